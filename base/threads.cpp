@@ -1,0 +1,38 @@
+// usable_cpus(): affinity mask and cgroup quota (v2 and v1).
+#include "base/threads.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <thread>
+
+namespace photon {
+namespace {
+
+// CPUs that a quota in microseconds per period allows, rounded down; 0 where there is no quota.
+std::int64_t quota_cpus() {
+  if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2) {
+    std::string quota;
+    std::int64_t period = 0;
+    if (v2 >> quota >> period && quota != "max" && period > 0) return std::max<std::int64_t>(1, std::stoll(quota) / period);
+    return 0;
+  }
+  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  std::int64_t quota = 0, period = 0;
+  if (quota_file >> quota && period_file >> period && quota > 0 && period > 0) return std::max<std::int64_t>(1, quota / period);
+  return 0;
+}
+
+}  // namespace
+
+std::int64_t usable_cpus() {
+  auto cpus = static_cast<std::int64_t>(std::thread::hardware_concurrency());
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpus = CPU_COUNT(&mask);
+  if (const std::int64_t quota = quota_cpus(); quota > 0) cpus = std::min(cpus, quota);
+  return std::max<std::int64_t>(1, cpus);
+}
+
+}  // namespace photon

@@ -1,0 +1,93 @@
+// What a model is: the family of vanilla (L = 0), Block Transformer (L = 1) and PHOTON (L >= 2) models as one value.
+// docs/architecture.md §2 defines the mathematics, docs/model-format.md the config.json that is parsed here.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+
+namespace photon {
+
+/// Which earlier positions of its stream a position attends to (itself always included).
+struct Span {
+  enum class Kind {
+    global,  ///< all of them; encoders and trunk
+    window,  ///< the last `size` units; encoders below the top
+    block,   ///< those in its own aligned block of `size` units; encoders below the top
+    chunk,   ///< its group's prefix and earlier content, R + C - 1 positions; decoders
+    stream,  ///< groups laid out one after another, [U_g ; all C contents of g], the last `size` positions; decoders
+  };
+  Kind kind = Kind::global;
+  std::int64_t size = 0;  // window, block, stream: >= 1; otherwise 0
+  bool operator==(const Span&) const = default;
+};
+
+/// One causal Transformer stack: pre-RMSNorm, RoPE (rotate-half), SwiGLU, no biases, final RMSNorm.
+struct StackSpec {
+  std::int64_t d_model = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, d_ff = 0;
+  double rope_theta = 10000.0;
+  Span span{};
+  bool operator==(const StackSpec&) const = default;
+
+  std::int64_t q_width() const { return n_heads * head_dim; }      // H*h
+  std::int64_t kv_width() const { return n_kv_heads * head_dim; }  // K*h
+};
+
+enum class Chunker {
+  concat,  ///< A_g is the concatenation itself; needs C_l·D_{l-1} = D_l
+  linear,  ///< A_g = W · concatenation
+};
+
+/// Level l: its encoder over units of level l and its decoder down to units of level l-1.
+struct LevelSpec {
+  std::int64_t chunk_size = 0;     // C_l >= 2
+  std::int64_t converter_len = 0;  // R_l >= 1
+  Chunker chunker = Chunker::linear;
+  StackSpec encoder, decoder;
+  bool operator==(const LevelSpec&) const = default;
+};
+
+struct Spec {
+  std::int64_t vocab_size = 0, d_embed = 0;
+  double norm_eps = 1e-5;
+  std::int64_t bos_token_id = 1, eos_token_id = 2;
+  bool tie_embeddings = false;    // lm_head = embed; needs d_embed = width of the last stack
+  std::vector<LevelSpec> levels;  // levels[0] is level 1; empty for the vanilla model
+  std::optional<StackSpec> trunk; // the vanilla model's only stack; nullopt where there are levels
+  bool operator==(const Spec&) const = default;
+
+  std::int64_t n_levels() const { return static_cast<std::int64_t>(levels.size()); }  // L
+  const LevelSpec& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
+  std::int64_t chunk_tokens(std::int64_t l) const;  // C_≤l = C_1·…·C_l tokens in one unit of level l; 1 for l = 0
+  std::int64_t width(std::int64_t l) const;         // D_l: width of a unit of level l; D_0 = d_embed
+  std::int64_t cond_width(std::int64_t l) const;    // width of cond⁽ˡ⁾: D_L at the top, E_{l+1} below it
+  std::int64_t head_width() const;                  // input of lm_head: E_1, or the trunk's d_model
+};
+
+/// Parses a config.json text strictly: unknown keys, wrong types, duplicates and every inconsistency are problems.
+/// @throws SpecError listing ALL problems, each with its place; `origin` names the file in the message.
+Spec parse_spec(std::string_view json, const std::string& origin);
+/// Reads a config.json, or the config.json of a model folder.
+Spec load_spec(const std::filesystem::path& file_or_folder);
+/// All problems of a spec built in code; empty if it is a model.
+std::vector<std::string> problems(const Spec& spec);
+/// The config.json text of a spec; parse_spec(to_json(s)) == s.
+std::string to_json(const Spec& spec);
+
+/// A weight tensor that the spec demands.
+struct TensorSpec {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  bool operator==(const TensorSpec&) const = default;
+};
+/// Every tensor of the model, in forward order: the one list that loading, initialising, training and counting share.
+std::vector<TensorSpec> tensors(const Spec& spec);
+
+std::string to_string(const Span& span);  // "global", "window(16)", …
+
+}  // namespace photon

@@ -1,0 +1,42 @@
+// A model folder: config.json + model.safetensors (+ tokenizer.model).  docs/model-format.md.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "spec/spec.h"
+#include "weights/safetensors.h"
+
+namespace photon {
+
+/// An opened and checked folder: every tensor of tensors(spec) is there with its shape and a float dtype
+/// (F32 or BF16), and no other.
+struct ModelFolder {
+  std::filesystem::path path;
+  Spec spec;
+  SafeTensors weights;
+  std::optional<std::filesystem::path> tokenizer;  // tokenizer.model, where the folder has one
+};
+
+/// @throws SpecError, WeightsError or InputError naming file and field; all missing, extra and misshapen tensors at once.
+ModelFolder open_model_folder(const std::filesystem::path& folder, bool check_finite = false);
+
+/// How to initialise random weights: normal with std 0.02 for matrices, ones for norms; residual outputs (attn.o,
+/// mlp.down) scaled by 1/sqrt(2·n_layers) if scale_residual.
+/// shake perturbs every parameter, norms included, so that no path is hidden by a zero or a one.
+struct InitOptions {
+  std::uint64_t seed = 0;
+  bool shake = false;
+  bool scale_residual = false;
+  DType dtype = DType::f32;  // f32 or bf16
+};
+/// One random tensor of the model, float32 row-major: a function of (seed, name, shape) only, so the same whoever asks.
+std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, const InitOptions& options);
+/// Writes config.json and model.safetensors with random weights into `folder` (created if absent).
+/// @throws InputError if the folder already holds a model.
+void init_model_folder(const Spec& spec, const std::filesystem::path& folder, const InitOptions& options);
+
+}  // namespace photon
