@@ -1,0 +1,33 @@
+// photon: run, score and inspect models of the PHOTON family.  `photon --help` lists the subcommands.
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <exception>
+
+#include "base/error.h"
+#include "cli/commands.h"
+
+int main(int argc, char** argv) {
+  spdlog::set_default_logger(spdlog::stderr_color_mt("photon"));
+  spdlog::set_pattern("%^%l%$: %v");
+
+  CLI::App app{"PHOTON, Block Transformer and vanilla language models on the CPU"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", "photon " PHOTON_VERSION);
+  photon::add_generate(app);
+  photon::add_score(app);
+  photon::add_info(app);
+  photon::add_init(app);
+  photon::add_tokenizer(app);
+  photon::add_shard(app);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : 2;
+  } catch (const std::exception& e) {
+    spdlog::error("{}", e.what());
+    return 1;
+  }
+  return 0;
+}
