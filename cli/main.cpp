@@ -14,6 +14,8 @@ int main(int argc, char** argv) {
 
   CLI::App app{"PHOTON, Block Transformer and vanilla language models on the CPU"};
   app.require_subcommand(1);
+  app.option_defaults()->multi_option_policy(
+      CLI::MultiOptionPolicy::TakeLast);  // later flags win, so scripts can be overridden
   app.set_version_flag("--version", "photon " PHOTON_VERSION);
   photon::add_generate(app);
   photon::add_score(app);
