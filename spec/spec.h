@@ -56,12 +56,12 @@ struct Spec {
   std::int64_t vocab_size = 0, d_embed = 0;
   double norm_eps = 1e-5;
   std::int64_t bos_token_id = 1, eos_token_id = 2;
-  bool tie_embeddings = false;    // lm_head = embed; needs d_embed = width of the last stack
-  std::vector<LevelSpec> levels;  // levels[0] is level 1; empty for the vanilla model
-  std::optional<StackSpec> trunk; // the vanilla model's only stack; nullopt where there are levels
+  bool tie_embeddings = false;     // lm_head = embed; needs d_embed = width of the last stack
+  std::vector<LevelSpec> levels;   // levels[0] is level 1; empty for the vanilla model
+  std::optional<StackSpec> trunk;  // the vanilla model's only stack; nullopt where there are levels
   bool operator==(const Spec&) const = default;
 
-  std::int64_t n_levels() const { return static_cast<std::int64_t>(levels.size()); }  // L
+  std::int64_t n_levels() const { return static_cast<std::int64_t>(levels.size()); }                // L
   const LevelSpec& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
   std::int64_t chunk_tokens(std::int64_t l) const;  // C_≤l = C_1·…·C_l tokens in one unit of level l; 1 for l = 0
   std::int64_t width(std::int64_t l) const;         // D_l: width of a unit of level l; D_0 = d_embed

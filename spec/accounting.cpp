@@ -1,0 +1,271 @@
+// The formulas of docs/architecture.md §4: parameters from the tensor list, work and traffic from rows and spans.
+#include "spec/accounting.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace photon {
+namespace {
+
+double real(std::int64_t n) { return static_cast<double>(n); }
+
+// Tokens in one unit of level l.
+double unit_tokens(const Spec& spec, std::int64_t l) { return real(spec.chunk_tokens(l)); }
+
+// hiergen keeps every encoder up to date, recgen the top one only.
+bool runs_encoder(const Spec& spec, Protocol protocol, std::int64_t l) {
+  return protocol == Protocol::hiergen || l == spec.n_levels();
+}
+
+// Matrix elements of a stack: what a row is multiplied with.
+double matrix_elements(const StackSpec& s) {
+  return real(s.n_layers) * real(s.d_model) * (2 * real(s.q_width()) + 2 * real(s.kv_width()) + 3 * real(s.d_ff));
+}
+double stack_elements(const StackSpec& s) { return matrix_elements(s) + real((2 * s.n_layers + 1) * s.d_model); }
+double chunker_elements(const Spec& spec, std::int64_t l) {
+  const LevelSpec& level = spec.level(l);
+  return level.chunker == Chunker::concat ? 0.0 : real(level.chunk_size * spec.width(l - 1)) * real(spec.width(l));
+}
+double converter_elements(const Spec& spec, std::int64_t l) {
+  const LevelSpec& level = spec.level(l);
+  return real(level.converter_len * level.decoder.d_model) * real(spec.cond_width(l));
+}
+double content_proj_elements(const Spec& spec, std::int64_t l) {
+  const std::int64_t D = spec.width(l - 1), E = spec.level(l).decoder.d_model;
+  return D == E ? 0.0 : real(D) * real(E);
+}
+double head_elements(const Spec& spec) { return real(spec.vocab_size) * real(spec.head_width()); }
+
+// C - 1 content rows a group; `stream` lays out all C.
+std::int64_t content_rows(const LevelSpec& level) {
+  return level.decoder.span.kind == Span::Kind::stream ? level.chunk_size : level.chunk_size - 1;
+}
+std::int64_t decoder_rows(const LevelSpec& level) { return level.converter_len + content_rows(level); }
+
+// Mean of min(size, i) over i = 1 … n.
+double mean_of_last(double size, double n) {
+  n = std::max(n, 1.0);
+  if (n <= size) return (n + 1) / 2;
+  return (size * (size + 1) / 2 + (n - size) * size) / n;
+}
+
+// Positions that an encoder or trunk row attends to in a stream of M units: at its end, or the mean over all of it.
+enum class Where { end, mean };
+double attended(const Span& span, double M, Where where) {
+  const double size = real(span.size);
+  switch (span.kind) {
+    case Span::Kind::window:
+      return where == Where::end ? std::min(size, M) : mean_of_last(size, M);
+    case Span::Kind::block:
+      return (std::min(size, std::max(M, 1.0)) + 1) / 2;
+    default:
+      return where == Where::end ? M : (M + 1) / 2;
+  }
+}
+
+// Mean positions that a decoder row attends to after `groups` groups.
+double attended(const LevelSpec& level, double groups, Where where) {
+  const double n = real(decoder_rows(level));
+  if (level.decoder.span.kind == Span::Kind::chunk) return (n + 1) / 2;
+  const double size = real(level.decoder.span.size), laid_out = std::max(groups, 1.0) * n;
+  return where == Where::end ? std::min(size, laid_out) : mean_of_last(size, laid_out);
+}
+
+// QKᵀ and AV of one row through all layers.
+double attention_flops(const StackSpec& s, double positions) {
+  return 4 * real(s.n_layers) * real(s.q_width()) * positions;
+}
+
+Flops encoder_flops(const Spec& spec, std::int64_t l, std::int64_t T, Where where) {
+  const StackSpec& s = spec.level(l).encoder;
+  const double rows = 1 / unit_tokens(spec, l);  // per token
+  return {2 * rows * (matrix_elements(s) + chunker_elements(spec, l)),
+          rows * attention_flops(s, attended(s.span, real(T) * rows, where))};
+}
+
+Flops decoder_flops(const Spec& spec, std::int64_t l, std::int64_t T, Where where) {
+  const LevelSpec& level = spec.level(l);
+  const double groups = 1 / unit_tokens(spec, l);  // per token
+  const double rows = groups * real(decoder_rows(level));
+  return {2 * (rows * matrix_elements(level.decoder) + groups * converter_elements(spec, l) +
+               groups * real(content_rows(level)) * content_proj_elements(spec, l)),
+          rows * attention_flops(level.decoder, attended(level, real(T) * groups, where))};
+}
+
+Flops trunk_flops(const Spec& spec, std::int64_t T, Where where) {
+  return {2 * matrix_elements(*spec.trunk), attention_flops(*spec.trunk, attended(spec.trunk->span, real(T), where))};
+}
+
+Flops operator+(Flops a, Flops b) { return {a.matmul + b.matmul, a.attention + b.attention}; }
+
+Flops generation_flops(const Spec& spec, Protocol protocol, std::int64_t T, Where where) {
+  Flops flops{2 * head_elements(spec), 0};
+  if (spec.trunk) return flops + trunk_flops(spec, T, where);
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    if (runs_encoder(spec, protocol, l)) flops = flops + encoder_flops(spec, l, T, where);
+    flops = flops + decoder_flops(spec, l, T, where);
+  }
+  return flops;
+}
+
+// Caches of a decoder that exist at once: recgen decodes all the groups of a `chunk` decoder in parallel.
+std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l) {
+  const bool parallel = protocol == Protocol::recgen && spec.level(l).decoder.span.kind == Span::Kind::chunk;
+  return parallel ? spec.chunk_tokens(spec.n_levels()) / spec.chunk_tokens(l) : 1;
+}
+
+// "level 1 encoder" for "levels.1.encoder.layers.0.attn.q.weight".
+std::string part_of(const std::string& tensor) {
+  constexpr std::string_view levels = "levels.";
+  if (!tensor.starts_with(levels)) return tensor.substr(0, tensor.find('.'));
+  const auto level_end = tensor.find('.', levels.size());
+  const auto part_end = tensor.find('.', level_end + 1);
+  return fmt::format("level {} {}", tensor.substr(levels.size(), level_end - levels.size()),
+                     tensor.substr(level_end + 1, part_end - level_end - 1));
+}
+
+}  // namespace
+
+std::string_view to_string(Protocol protocol) { return protocol == Protocol::hiergen ? "hiergen" : "recgen"; }
+
+Protocol parse_protocol(std::string_view text) {
+  for (const Protocol protocol : {Protocol::hiergen, Protocol::recgen})
+    if (text == to_string(protocol)) return protocol;
+  throw InputError(fmt::format("protocol '{}' is unknown, use hiergen or recgen", text));
+}
+
+Parameters count_parameters(const Spec& spec) {
+  Parameters count;
+  for (const TensorSpec& tensor : tensors(spec)) {
+    std::int64_t elements = 1;
+    for (const std::int64_t n : tensor.shape) elements *= n;
+    count.total += elements;
+    const std::string part = part_of(tensor.name);
+    if (part == "embed") {
+      count.embedding = elements;
+    } else if (part == "lm_head") {
+      count.head = elements;
+    } else if (!count.parts.empty() && count.parts.back().first == part) {
+      count.parts.back().second += elements;
+    } else {
+      count.parts.emplace_back(part, elements);
+    }
+  }
+  return count;
+}
+
+std::int64_t kv_bytes_per_position(const StackSpec& stack, std::int64_t dtype_bytes) {
+  return 2 * stack.n_layers * stack.kv_width() * dtype_bytes;
+}
+
+std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T) {
+  return l == 0 ? T + 1 : T / spec.chunk_tokens(l);
+}
+
+double kv_bytes_per_token(const Spec& spec, Protocol protocol, std::int64_t dtype_bytes) {
+  if (spec.trunk) return real(kv_bytes_per_position(*spec.trunk, dtype_bytes));
+  double bytes = 0;
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const StackSpec& s = spec.level(l).encoder;
+    if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global)
+      bytes += real(kv_bytes_per_position(s, dtype_bytes)) / unit_tokens(spec, l);
+  }
+  return bytes;
+}
+
+std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, std::int64_t dtype_bytes) {
+  std::int64_t bytes = 0;
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const LevelSpec& level = spec.level(l);
+    if (runs_encoder(spec, protocol, l))
+      bytes += level.encoder.span.size * kv_bytes_per_position(level.encoder, dtype_bytes);
+    const bool is_chunk = level.decoder.span.kind == Span::Kind::chunk;
+    const std::int64_t positions = is_chunk ? decoder_rows(level) : level.decoder.span.size;
+    bytes += decoder_caches(spec, protocol, l) * positions * kv_bytes_per_position(level.decoder, dtype_bytes);
+  }
+  return bytes;
+}
+
+std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, std::int64_t dtype_bytes) {
+  const auto paged = [&](const StackSpec& s, std::int64_t l) {
+    const std::int64_t pages = (units_held(spec, l, T) + kv_page_units - 1) / kv_page_units;
+    return pages * kv_page_units * kv_bytes_per_position(s, dtype_bytes);
+  };
+  if (spec.trunk) return paged(*spec.trunk, 0);
+  std::int64_t bytes = kv_bytes_constant(spec, protocol, dtype_bytes);
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const StackSpec& s = spec.level(l).encoder;
+    if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global) bytes += paged(s, l);
+  }
+  return bytes;
+}
+
+KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, std::int64_t dtype_bytes) {
+  if (spec.trunk) return {real(kv_bytes_per_position(*spec.trunk, dtype_bytes)) * real(T), 0};
+  KvRead read;
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const LevelSpec& level = spec.level(l);
+    const double groups = 1 / unit_tokens(spec, l), M = real(T) * groups;
+    if (runs_encoder(spec, protocol, l)) {
+      const double bytes = groups * real(kv_bytes_per_position(level.encoder, dtype_bytes)) *
+                           attended(level.encoder.span, M, Where::end);
+      (level.encoder.span.kind == Span::Kind::global ? read.growing : read.bounded) += bytes;
+    }
+    read.bounded += groups * real(decoder_rows(level)) * real(kv_bytes_per_position(level.decoder, dtype_bytes)) *
+                    attended(level, M, Where::end);
+  }
+  return read;
+}
+
+double weights_read_per_token(const Spec& spec, Protocol protocol) {
+  if (spec.trunk) return stack_elements(*spec.trunk) + head_elements(spec);
+  double elements = 0;
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const LevelSpec& level = spec.level(l);
+    const double groups = 1 / unit_tokens(spec, l);  // per token
+    if (runs_encoder(spec, protocol, l))
+      elements += groups * (stack_elements(level.encoder) + chunker_elements(spec, l));
+    const double passes = groups / real(decoder_caches(spec, protocol, l));  // of C steps each, per token
+    elements += passes * (real(level.chunk_size) * stack_elements(level.decoder) + converter_elements(spec, l));
+    if (l == 1)
+      elements += passes * real(level.chunk_size) * head_elements(spec);
+    else
+      elements += passes * real(content_rows(level)) * content_proj_elements(spec, l);
+  }
+  return elements;
+}
+
+Flops prefill_flops(const Spec& spec, std::int64_t T) {
+  if (spec.trunk) return trunk_flops(spec, T, Where::mean);
+  Flops flops;
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) flops = flops + encoder_flops(spec, l, T, Where::mean);
+  return flops;
+}
+
+Flops decode_flops(const Spec& spec, Protocol protocol, std::int64_t T) {
+  return generation_flops(spec, protocol, T, Where::end);
+}
+
+Flops training_flops(const Spec& spec, std::int64_t T) {
+  return generation_flops(spec, Protocol::hiergen, T, Where::mean);
+}
+
+Spec matching_vanilla(const Spec& spec) {
+  if (spec.trunk) return spec;
+  Spec vanilla = spec;
+  vanilla.levels.clear();
+  StackSpec& trunk = vanilla.trunk.emplace(spec.level(1).decoder);
+  trunk.span = {};
+  vanilla.d_embed = trunk.d_model;
+  trunk.n_layers = 1;
+  const std::int64_t one = count_parameters(vanilla).total;
+  trunk.n_layers = 2;
+  const std::int64_t block = count_parameters(vanilla).total - one;
+  const double layers = 1 + std::round(real(count_parameters(spec).total - one) / real(block));
+  trunk.n_layers = static_cast<std::int64_t>(std::max(layers, 1.0));
+  return vanilla;
+}
+
+}  // namespace photon

@@ -1,0 +1,96 @@
+// What a model costs: exact parameters, FLOPs, weight traffic and KV bytes from its spec.  docs/architecture.md §4.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "spec/spec.h"
+
+namespace photon {
+
+/// How tokens are generated, docs/architecture.md §3.  With at most one level, recgen is hiergen.
+enum class Protocol {
+  hiergen,  ///< exact: every finished chunk is encoded bottom-up
+  recgen,   ///< the decoders unroll on their own outputs; only the top stream is kept
+};
+std::string_view to_string(Protocol protocol);   // "hiergen", "recgen"
+Protocol parse_protocol(std::string_view text);  ///< @throws InputError for any other word
+
+// ---- parameters ----
+
+struct Parameters {
+  std::int64_t total = 0;      // elements of tensors(spec)
+  std::int64_t embedding = 0;  // embed.weight
+  std::int64_t head = 0;       // lm_head.weight; 0 if tied
+  std::vector<std::pair<std::string, std::int64_t>>
+      parts;  // the rest, by place: "level 1 encoder", "level 1 chunker", …
+};
+Parameters count_parameters(const Spec& spec);
+
+// ---- KV caches ----
+
+/// Positions of a cache page: `global` caches grow by whole pages.
+inline constexpr std::int64_t kv_page_units = 16;
+
+/// Bytes of one cache position of a stack: keys and values of all its layers.
+std::int64_t kv_bytes_per_position(const StackSpec& stack, std::int64_t dtype_bytes);
+
+/// Units of level l that are held after T tokens: T / C_≤l complete ones.  For the vanilla model (l = 0): the trunk's
+/// positions, T + 1 with the bos that it prepends.
+std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T);
+
+/// Growth per token of context, without page rounding: Σ kv(stack)/C_≤l over the growing caches that the protocol
+/// keeps.
+double kv_bytes_per_token(const Spec& spec, Protocol protocol, std::int64_t dtype_bytes);
+
+/// Bytes of the caches that do not grow: bounded encoders and decoders.  recgen keeps no encoder below the top, and one
+/// cache for each of the ∏_{k>l} C_k rows that a `chunk` decoder of level l runs at once.
+std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, std::int64_t dtype_bytes);
+
+/// What one sequence of T tokens allocates: the constant bytes and whole pages of every growing cache.
+std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, std::int64_t dtype_bytes);
+
+/// KV bytes read per generated token at context T, mean over a top-level group.
+struct KvRead {
+  double growing = 0;  // global caches: a unit of level l reads T/C_≤l positions once in C_≤l tokens: kv·T/C_≤l²
+  double bounded = 0;  // the other caches; each row reads the positions that its span shows it, itself included
+  double total() const { return growing + bounded; }
+};
+KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, std::int64_t dtype_bytes);
+
+// ---- work ----
+
+/// Weight parameters read from memory per generated token of one sequence, mean over a top-level group.  Every step of
+/// a stack reads it once, whatever the number of its rows: a decoder takes C steps a group (the prefix goes with the
+/// first) and recgen runs all groups of a `chunk` decoder in the same C steps.  The token embedding, and its projection
+/// to the decoder's width (content_proj of level 1), are look-ups and not counted.
+double weights_read_per_token(const Spec& spec, Protocol protocol);
+
+/// Floating-point operations per token; a multiply-add is two.  Norms, RoPE and activations are not counted.
+struct Flops {
+  double matmul = 0;     // with weights
+  double attention = 0;  // QKᵀ and AV over the positions that are attended to
+  double total() const { return matmul + attention; }
+};
+/// Mean over a prompt of T tokens: chunkers and encoders (or the trunk) only.  The head runs once per prompt and
+/// `stream` decoders replay a bounded number of groups; neither is counted.
+Flops prefill_flops(const Spec& spec, std::int64_t T);
+/// Mean over a top-level group at context T.  A `chunk` decoder runs R + C - 1 positions a group, a `stream` decoder R
+/// + C.
+Flops decode_flops(const Spec& spec, Protocol protocol, std::int64_t T);
+/// Teacher-forced forward pass, mean over a sequence of T tokens.  Forward and backward together take three times as
+/// much.
+Flops training_flops(const Spec& spec, std::int64_t T);
+inline constexpr double forward_and_backward = 3.0;
+
+// ---- comparison ----
+
+/// The vanilla model of nearest parameter count built from the level-1 decoder's block: vocabulary, tying and block are
+/// the same, the embedding is as wide as the block, and the number of layers is what fits best.  A vanilla spec matches
+/// itself.
+Spec matching_vanilla(const Spec& spec);
+
+}  // namespace photon
