@@ -210,7 +210,7 @@ class DuplicateKeys {
       case object_start:
       case array_start:
         next_element();
-        frames_.push_back({.is_array = event == array_start});
+        frames_.emplace_back().is_array = event == array_start;
         if (frames_.size() > max_json_depth)
           throw SpecError(fmt::format("nested deeper than {} levels", max_json_depth));
         break;
