@@ -21,7 +21,8 @@ struct ModelFolder {
   std::optional<std::filesystem::path> tokenizer;  // tokenizer.model, where the folder has one
 };
 
-/// @throws SpecError, WeightsError or InputError naming file and field; all missing, extra and misshapen tensors at once.
+/// @throws SpecError, WeightsError or InputError naming file and field; all missing, extra and misshapen tensors at
+/// once.
 ModelFolder open_model_folder(const std::filesystem::path& folder, bool check_finite = false);
 
 /// How to initialise random weights: normal with std 0.02 for matrices, ones for norms; residual outputs (attn.o,

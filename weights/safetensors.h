@@ -16,21 +16,29 @@
 namespace photon {
 
 enum class DType { f32, bf16, f16, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean };
-std::int64_t size_of(DType dtype);  // bytes
+std::int64_t size_of(DType dtype);        // bytes
 std::string_view to_string(DType dtype);  // "F32", "BF16", … as in the file
 
 /// A tensor inside a SafeTensors file: row-major little-endian bytes that live as long as the file object.
 struct TensorView {
   DType dtype = DType::f32;
   std::vector<std::int64_t> shape;
-  std::span<const std::byte> bytes;
+  std::span<const std::byte> bytes;  // elements() · size_of(dtype); may start anywhere, see is_aligned()
   std::int64_t elements() const;
+  /// Whether `bytes` may be read through a pointer to the element type.  Files of this writer and of current
+  /// safetensors libraries are aligned, foreign ones need not be; open_model_folder() refuses what is not.
+  bool is_aligned() const;
 };
 
-/// A fully checked file: header length, JSON, names, dtypes, shapes, offsets without holes or overlaps, exact file size.
+/// A copy as float32, whatever the alignment.  @throws WeightsError unless F32 or BF16.
+std::vector<float> to_floats(const TensorView& tensor);
+
+/// A fully checked file: header length, JSON, names, dtypes, shapes, offsets without holes or overlaps, exact file
+/// size.
 class SafeTensors {
  public:
-  /// @throws WeightsError naming file and field.  Allocates no more than the header needs.
+  /// @throws WeightsError naming file and field (InputError if it is no readable file).  Memory stays within a small
+  /// multiple of the header that the file really holds, whatever sizes it claims.
   explicit SafeTensors(const std::filesystem::path& path);
 
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
@@ -58,5 +66,9 @@ struct TensorToWrite {
 /// @throws WeightsError on duplicate names or byte counts that contradict shape and dtype.
 void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata = {});
+
+/// For messages: in single quotes, control characters escaped, shortened where it is long.
+std::string quoted_name(std::string_view name);
+std::string to_string(std::span<const std::int64_t> shape);  // "[1664, 6656]"
 
 }  // namespace photon
