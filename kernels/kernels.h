@@ -24,8 +24,8 @@ struct AttendShape {
 };
 
 struct Kernels {
-  const char* name;      // "scalar", "avx2", "avx512_bf16"
-  bool (*runs_here)();   // asks cpuid
+  const char* name;     // "scalar", "avx2", "avx512_bf16"
+  bool (*runs_here)();  // asks cpuid
 
   // y [n, o] = x [n, k] · w [o, k]ᵀ, or += where add.  No aliasing of y with x.  The result of a row does not depend on
   // the other rows, bit for bit.  bf16 weights: x is rounded to bf16 or not as the table says (bf16_rounds_x).
@@ -36,8 +36,10 @@ struct Kernels {
   // y = x / sqrt(mean(x²) + eps) ∘ w, per row of length w.size(); y may alias x.
   void (*rms_norm)(std::span<const float> x, std::span<const float> w, float eps, std::span<float> y);
   // out = softmax(q Kᵀ / sqrt(h)) V over all runs in order, per head; online softmax, scores never materialise.
-  void (*attend_f32)(const AttendShape& shape, std::span<const float> q, std::span<const KvRun<float>> runs, std::span<float> out);
-  void (*attend_bf16)(const AttendShape& shape, std::span<const float> q, std::span<const KvRun<bf16>> runs, std::span<float> out);
+  void (*attend_f32)(const AttendShape& shape, std::span<const float> q, std::span<const KvRun<float>> runs,
+                     std::span<float> out);
+  void (*attend_bf16)(const AttendShape& shape, std::span<const float> q, std::span<const KvRun<bf16>> runs,
+                      std::span<float> out);
   // gate = silu(gate) ∘ up
   void (*swiglu)(std::span<float> gate, std::span<const float> up);
   void (*to_bf16)(std::span<const float> x, std::span<bf16> y);
@@ -67,8 +69,8 @@ void matmul(MatView<const float> x, const Weight& w, MatView<float> y, bool add 
 std::int64_t onednn_rows();
 void set_onednn_rows(std::int64_t rows);  // tests and benchmarks: 0 = always, INT64_MAX = never
 
-/// Rotates q [n, H*h] in place by absolute positions (rotate-half: pairs (i, i + h/2); a middle element of odd h stays).
-/// Frequencies theta^(-2i/h), computed per call in double: no table, no maximal position.
+/// Rotates q [n, H*h] in place by absolute positions (rotate-half: pairs (i, i + h/2); a middle element of odd h
+/// stays). Frequencies theta^(-2i/h), computed per call in double: no table, no maximal position.
 void rope(std::span<const std::int64_t> positions, double theta, std::int64_t head_dim, MatView<float> x);
 
 /// Number of OpenMP threads that matmul() and callers use; default usable_cpus().

@@ -1,0 +1,282 @@
+// AVX2 with FMA (Haswell, Zen and later).  See isa.h for what this file must not call.
+#include <immintrin.h>
+
+#include "kernels/isa.h"
+
+namespace photon {
+namespace {
+
+using i64 = std::int64_t;
+
+// All ones in lane i < n; any n.
+__m256i first_lanes(i64 n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? static_cast<int>(n) : 8), lane);
+}
+
+// The first min(n, 8) elements as float32, the other lanes 0.
+__m256 load(const float* p, i64 n) { return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_lanes(n)); }
+__m256 load(const bf16* p, i64 n) {
+  __m128i bits = _mm_setzero_si128();
+  if (n >= 8)
+    bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  else
+    __builtin_memcpy(&bits, p, static_cast<unsigned long>(n) * sizeof(bf16));  // AVX2 has no masked 16-bit load
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+void store(float* p, __m256 v, i64 n) {
+  if (n >= 8)
+    _mm256_storeu_ps(p, v);
+  else
+    _mm256_maskstore_ps(p, first_lanes(n), v);
+}
+
+float sum_of(__m256 v) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+float max_of(__m256 v) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+// ---- matmul ------------------------------------------------------------------------------------------------------
+// Every output is one vector of partial sums over k in steps of eight, then one reduction: the same order in every tile
+// shape, so a row's result depends neither on the other rows nor on how outputs are split over threads.
+
+// y [N, O] from x [N, k] and w [O, k].
+template <class W, int N, int O>
+void tile(const float* x, i64 x_stride, const W* w, i64 w_stride, i64 k, float* y, i64 y_stride, bool add) {
+  __m256 sum[N][O];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i)
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) sum[i][o] = _mm256_setzero_ps();
+  const auto step = [&](i64 at, i64 n) __attribute__((always_inline)) {
+    __m256 weights[O];
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) weights[o] = load(w + o * w_stride + at, n);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const __m256 in = load(x + i * x_stride + at, n);
+#pragma GCC unroll 8
+      for (int o = 0; o < O; ++o) sum[i][o] = _mm256_fmadd_ps(in, weights[o], sum[i][o]);
+    }
+  };
+  i64 at = 0;
+  for (; at + 8 <= k; at += 8) step(at, 8);
+  if (at < k) step(at, k - at);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i)
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+      const float total = sum_of(sum[i][o]);
+      float& out = y[i * y_stride + o];
+      out = add ? out + total : total;
+    }
+}
+
+// O outputs for all rows, N rows at a time (the last rows fewer).
+template <class W, int N, int O>
+void rows_of_tiles(const MatView<const float>& x, const W* w, i64 w_stride, float* y, i64 y_stride, bool add) {
+  i64 i = 0;
+  for (; i + N <= x.rows; i += N)
+    tile<W, N, O>(x.data + i * x.stride, x.stride, w, w_stride, x.cols, y + i * y_stride, y_stride, add);
+  if constexpr (N > 1)
+    if (i < x.rows)
+      rows_of_tiles<W, N - 1, O>({x.data + i * x.stride, x.rows - i, x.cols, x.stride}, w, w_stride, y + i * y_stride,
+                                 y_stride, add);
+}
+
+// O outputs at a time: O rows of weights stay in the cache while the rows of x pass.
+template <class W, int N, int O>
+void matmul_tiled(const MatView<const float>& x, const MatView<const W>& w, const MatView<float>& y, bool add) {
+  i64 o = 0;
+  for (; o + O <= w.rows; o += O) rows_of_tiles<W, N, O>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
+  for (; o < w.rows; ++o) rows_of_tiles<W, N, 1>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
+}
+
+template <class W>
+void matmul(MatView<const float> x, MatView<const W> w, MatView<float> y, bool add) {
+  constexpr i64 rows_in_cache = 32;
+  for (i64 i = 0; i < x.rows; i += rows_in_cache) {
+    const i64 n = x.rows - i < rows_in_cache ? x.rows - i : rows_in_cache;
+    const MatView<const float> part{x.data + i * x.stride, n, x.cols, x.stride};
+    const MatView<float> out{y.data + i * y.stride, n, y.cols, y.stride};
+    if (n == 1)
+      matmul_tiled<W, 1, 8>(part, w, out, add);
+    else
+      matmul_tiled<W, 4, 3>(part, w, out, add);
+  }
+}
+
+// ---- exp, sums ---------------------------------------------------------------------------------------------------
+
+// e^x within about 1 ulp; overflows to infinity, underflows through the denormals to 0; NaN stays NaN.
+__m256 exp(__m256 x) {
+  x = _mm256_min_ps(_mm256_set1_ps(90.0f), x);  // a NaN in the second operand is kept
+  x = _mm256_max_ps(_mm256_set1_ps(-105.0f), x);
+  const __m256 n =
+      _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m256 r =
+      _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.62e4p-1f), x);  // ln 2 in two parts: r = x - n ln 2, |r| <= ln 2 / 2
+  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
+  __m256 p = _mm256_set1_ps(1.0f / 5040);  // Taylor: the next term is below 2^-27
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 720));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
+  p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+  p = _mm256_add_ps(_mm256_fmadd_ps(_mm256_mul_ps(p, r), r, r), _mm256_set1_ps(1.0f));
+  // 2^n as two factors: one exponent field cannot hold -151 or 130.
+  const __m256i exponent = _mm256_cvtps_epi32(n);
+  const __m256i half = _mm256_srai_epi32(exponent, 1);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  const __m256i second = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(exponent, half), bias), 23);
+  return _mm256_mul_ps(_mm256_mul_ps(p, _mm256_castsi256_ps(first)), _mm256_castsi256_ps(second));
+}
+
+void rms_norm(const float* x, const float* w, float eps, float* y, i64 n) {
+  __m256 squares = _mm256_setzero_ps();
+  for (i64 i = 0; i < n; i += 8) {
+    const __m256 v = load(x + i, n - i);
+    squares = _mm256_fmadd_ps(v, v, squares);
+  }
+  const __m256 scale = _mm256_set1_ps(1 / __builtin_sqrtf(sum_of(squares) / static_cast<float>(n) + eps));
+  for (i64 i = 0; i < n; i += 8)
+    store(y + i, _mm256_mul_ps(_mm256_mul_ps(load(x + i, n - i), scale), load(w + i, n - i)), n - i);
+}
+
+void swiglu(float* gate, const float* up, i64 n) {
+  for (i64 i = 0; i < n; i += 8) {
+    const __m256 g = load(gate + i, n - i);
+    const __m256 denominator = _mm256_add_ps(_mm256_set1_ps(1.0f), exp(_mm256_sub_ps(_mm256_setzero_ps(), g)));
+    store(gate + i, _mm256_mul_ps(_mm256_div_ps(g, denominator), load(up + i, n - i)), n - i);
+  }
+}
+
+void to_bf16(const float* x, bf16* y, i64 n) {
+  for (i64 i = 0; i < n; i += 8) {
+    const __m256 f = load(x + i, n - i);
+    const __m256i v = _mm256_castps_si256(f);
+    const __m256i even = _mm256_and_si256(_mm256_srli_epi32(v, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(v, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff)));
+    const __m256i nan = _mm256_or_si256(v, _mm256_set1_epi32(0x400000));
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(f, f, _CMP_UNORD_Q));
+    const __m256i bits = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, nan, is_nan), 16);
+    const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(bits), _mm256_extracti128_si256(bits, 1));
+    __builtin_memcpy(static_cast<void*>(y + i), &packed,
+                     static_cast<unsigned long>(n - i < 8 ? n - i : 8) * sizeof(bf16));
+  }
+}
+
+float log_sum_exp(const float* x, i64 n) {
+  const __m256 lowest = _mm256_set1_ps(-__builtin_inff());
+  const auto or_lowest = [&](i64 i) {
+    return _mm256_blendv_ps(lowest, load(x + i, n - i), _mm256_castsi256_ps(first_lanes(n - i)));
+  };
+  __m256 tops = lowest;
+  for (i64 i = 0; i < n; i += 8) tops = _mm256_max_ps(tops, or_lowest(i));
+  const float top = max_of(tops);
+  if (__builtin_isinf(top)) return top;
+  __m256 sum = _mm256_setzero_ps();
+  for (i64 i = 0; i < n; i += 8) sum = _mm256_add_ps(sum, exp(_mm256_sub_ps(or_lowest(i), _mm256_set1_ps(top))));
+  return top + __builtin_logf(sum_of(sum));
+}
+
+// ---- attention ---------------------------------------------------------------------------------------------------
+
+// Lane j of the result is the sum of the lanes of v[j].
+__m256 sums_of(const __m256 (&v)[8]) {
+  const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));  // halves of v[0..3]
+  const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
+  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+}
+
+constexpr i64 heads_together = 64;     // their running maxima and sums live on the stack
+constexpr i64 positions_together = 8;  // one vector of scores
+
+// Positions pass in blocks of eight, counted over all runs: where one run ends and the next begins changes no bit.  All
+// heads pass over a block while it is in the cache.
+template <class T>
+void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 n_runs, float* out) {
+  const i64 h = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
+  const __m256 scale = _mm256_set1_ps(1 / __builtin_sqrtf(static_cast<float>(h)));
+  for (i64 first = 0; first < shape.n_heads; first += heads_together) {
+    const i64 last = first + heads_together < shape.n_heads ? first + heads_together : shape.n_heads;
+    float top[heads_together], sum[heads_together];
+    for (i64 i = 0; i < last - first; ++i) top[i] = -__builtin_inff(), sum[i] = 0;
+    for (i64 i = first * h; i < last * h; ++i) out[i] = 0;
+
+    i64 run = 0, at = 0;
+    while (true) {
+      const T *k[positions_together], *v[positions_together];
+      i64 n = 0;
+      while (n < positions_together && run < n_runs) {
+        if (at == runs[run].n) {
+          ++run, at = 0;
+          continue;
+        }
+        k[n] = runs[run].k + at * runs[run].stride;
+        v[n] = runs[run].v + at * runs[run].stride;
+        ++n, ++at;
+      }
+      if (n == 0) break;
+      for (i64 i = n; i < positions_together; ++i) k[i] = k[0], v[i] = v[0];  // scored, then masked out
+
+      for (i64 head = first; head < last; ++head) {
+        const i64 kv = head / group * h;
+        const float* qh = q + head * h;
+        __m256 dots[positions_together];
+#pragma GCC unroll 8
+        for (i64 p = 0; p < positions_together; ++p) dots[p] = _mm256_setzero_ps();
+        for (i64 i = 0; i < h; i += 8) {
+          const __m256 query = load(qh + i, h - i);
+#pragma GCC unroll 8
+          for (i64 p = 0; p < positions_together; ++p)
+            dots[p] = _mm256_fmadd_ps(query, load(k[p] + kv + i, h - i), dots[p]);
+        }
+        const __m256 scores = _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), _mm256_mul_ps(sums_of(dots), scale),
+                                               _mm256_castsi256_ps(first_lanes(n)));
+        const float block_top = max_of(scores);
+        const float new_top = top[head - first] > block_top ? top[head - first] : block_top;
+        const __m256 keep = exp(_mm256_set1_ps(top[head - first] - new_top));
+        const __m256 weights = exp(_mm256_sub_ps(scores, _mm256_set1_ps(new_top)));
+        sum[head - first] = sum[head - first] * _mm256_cvtss_f32(keep) + sum_of(weights);
+        top[head - first] = new_top;
+        float weight[positions_together];
+        _mm256_storeu_ps(weight, weights);
+        float* o = out + head * h;
+        for (i64 i = 0; i < h; i += 8) {
+          __m256 even = _mm256_mul_ps(keep, load(o + i, h - i)), odd = _mm256_setzero_ps();
+#pragma GCC unroll 4
+          for (i64 p = 0; p < positions_together; p += 2) {
+            even = _mm256_fmadd_ps(_mm256_set1_ps(weight[p]), load(v[p] + kv + i, h - i), even);
+            odd = _mm256_fmadd_ps(_mm256_set1_ps(weight[p + 1]), load(v[p + 1] + kv + i, h - i), odd);
+          }
+          store(o + i, _mm256_add_ps(even, odd), h - i);
+        }
+      }
+    }
+    for (i64 head = first; head < last; ++head)
+      for (i64 i = 0; i < h; ++i) out[head * h + i] /= sum[head - first];
+  }
+}
+
+}  // namespace
+
+constinit const Isa avx2_isa{
+    .matmul_f32 = matmul<float>,
+    .matmul_bf16 = matmul<bf16>,
+    .rms_norm = rms_norm,
+    .attend_f32 = attend<float>,
+    .attend_bf16 = attend<bf16>,
+    .swiglu = swiglu,
+    .to_bf16 = to_bf16,
+    .log_sum_exp = log_sum_exp,
+};
+
+}  // namespace photon

@@ -1,0 +1,305 @@
+// AVX-512 with BF16 (Zen 4, Cooper Lake, Sapphire Rapids and later).  See isa.h for what this file must not call.
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
+// GCC 12 takes the intrinsics' own undefined registers for uninitialised variables (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+#include "kernels/isa.h"
+
+namespace photon {
+namespace {
+
+using i64 = std::int64_t;
+
+__mmask16 first_lanes16(i64 n) { return static_cast<__mmask16>((1u << n) - 1); }    // 0 <= n <= 16
+__mmask32 first_lanes32(i64 n) { return static_cast<__mmask32>((1ull << n) - 1); }  // 0 <= n <= 32
+
+// ---- matmul ------------------------------------------------------------------------------------------------------
+// Every output is one vector of partial sums over k in steps of one register, then one reduction: the same order in
+// every tile shape, so a row's result depends neither on the other rows nor on how outputs are split over threads.
+
+struct F32 {
+  using Weight = float;
+  using Lanes = __m512;
+  static constexpr i64 step = 16;
+  static Lanes weights(const float* w, i64 n) {
+    return n >= step ? _mm512_loadu_ps(w) : _mm512_maskz_loadu_ps(first_lanes16(n), w);
+  }
+  static Lanes inputs(const float* x, i64 n) { return weights(x, n); }
+  static __m512 multiply_add(Lanes x, Lanes w, __m512 sum) { return _mm512_fmadd_ps(x, w, sum); }
+};
+
+struct Bf16 {
+  using Weight = bf16;
+  using Lanes = __m512bh;
+  static constexpr i64 step = 32;
+  static Lanes weights(const bf16* w, i64 n) {
+    return (__m512bh)(n >= step ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi16(first_lanes32(n), w));
+  }
+  static Lanes inputs(const float* x, i64 n) {  // rounded to bf16
+    if (n >= step) return _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
+    const __mmask16 high = n > 16 ? first_lanes16(n - 16) : __mmask16{0};
+    return _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, x + 16),
+                               _mm512_maskz_loadu_ps(first_lanes16(n > 16 ? 16 : n), x));
+  }
+  static __m512 multiply_add(Lanes x, Lanes w, __m512 sum) { return _mm512_dpbf16_ps(sum, x, w); }
+};
+
+// y [N, O] from x [N, k] and w [O, k].
+template <class Type, int N, int O>
+void tile(const float* x, i64 x_stride, const typename Type::Weight* w, i64 w_stride, i64 k, float* y, i64 y_stride,
+          bool add) {
+  __m512 sum[N][O];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i)
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) sum[i][o] = _mm512_setzero_ps();
+  const auto step = [&](i64 at, i64 n) __attribute__((always_inline)) {
+    typename Type::Lanes in[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) in[i] = Type::inputs(x + i * x_stride + at, n);
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+      const typename Type::Lanes weights = Type::weights(w + o * w_stride + at, n);
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) sum[i][o] = Type::multiply_add(in[i], weights, sum[i][o]);
+    }
+  };
+  i64 at = 0;
+  for (; at + Type::step <= k; at += Type::step) step(at, Type::step);
+  if (at < k) step(at, k - at);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i)
+#pragma GCC unroll 8
+    for (int o = 0; o < O; ++o) {
+      const float total = _mm512_reduce_add_ps(sum[i][o]);
+      float& out = y[i * y_stride + o];
+      out = add ? out + total : total;
+    }
+}
+
+// All outputs for N rows at a time (the last rows fewer), O outputs at a time: O rows of weights stay in the cache
+// while the rows of x pass.
+template <class Type, int N, int O>
+void rows_of_tiles(const MatView<const float>& x, const typename Type::Weight* w, i64 w_stride, float* y, i64 y_stride,
+                   bool add) {
+  i64 i = 0;
+  for (; i + N <= x.rows; i += N)
+    tile<Type, N, O>(x.data + i * x.stride, x.stride, w, w_stride, x.cols, y + i * y_stride, y_stride, add);
+  if constexpr (N > 1)
+    if (i < x.rows)
+      rows_of_tiles<Type, N - 1, O>({x.data + i * x.stride, x.rows - i, x.cols, x.stride}, w, w_stride,
+                                    y + i * y_stride, y_stride, add);
+}
+
+template <class Type, int N, int O>
+void matmul_tiled(const MatView<const float>& x, const MatView<const typename Type::Weight>& w, const MatView<float>& y,
+                  bool add) {
+  i64 o = 0;
+  for (; o + O <= w.rows; o += O)
+    rows_of_tiles<Type, N, O>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
+  for (; o < w.rows; ++o) rows_of_tiles<Type, N, 1>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
+}
+
+template <class Type>
+void matmul(MatView<const float> x, MatView<const typename Type::Weight> w, MatView<float> y, bool add) {
+  constexpr i64 rows_in_cache = 32;
+  for (i64 i = 0; i < x.rows; i += rows_in_cache) {
+    const i64 n = x.rows - i < rows_in_cache ? x.rows - i : rows_in_cache;
+    const MatView<const float> part{x.data + i * x.stride, n, x.cols, x.stride};
+    const MatView<float> out{y.data + i * y.stride, n, y.cols, y.stride};
+    if (n <= 3)
+      matmul_tiled<Type, 3, 8>(part, w, out, add);
+    else
+      matmul_tiled<Type, 4, 6>(part, w, out, add);
+  }
+}
+
+// ---- exp, sums ---------------------------------------------------------------------------------------------------
+
+// e^x within about 1 ulp; overflows to infinity, underflows through the denormals to 0; NaN stays NaN.
+__m512 exp(__m512 x) {
+  x = _mm512_min_ps(_mm512_set1_ps(90.0f), x);  // a NaN in the second operand is kept
+  x = _mm512_max_ps(_mm512_set1_ps(-105.0f), x);
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
+                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  __m512 r =
+      _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);  // ln 2 in two parts: r = x - n ln 2, |r| <= ln 2 / 2
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
+  __m512 p = _mm512_set1_ps(1.0f / 5040);  // Taylor: the eighth term is below 2^-27
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 720));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
+  p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r);
+  return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0f)), n);
+}
+
+void rms_norm(const float* x, const float* w, float eps, float* y, i64 n) {
+  __m512 squares = _mm512_setzero_ps();
+  for (i64 i = 0; i < n; i += 16) {
+    const __m512 v = F32::weights(x + i, n - i);
+    squares = _mm512_fmadd_ps(v, v, squares);
+  }
+  const float scale = 1 / __builtin_sqrtf(_mm512_reduce_add_ps(squares) / static_cast<float>(n) + eps);
+  for (i64 i = 0; i < n; i += 16) {
+    const __mmask16 lanes = first_lanes16(n - i < 16 ? n - i : 16);
+    const __m512 normed = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + i), _mm512_set1_ps(scale));
+    _mm512_mask_storeu_ps(y + i, lanes, _mm512_mul_ps(normed, _mm512_maskz_loadu_ps(lanes, w + i)));
+  }
+}
+
+void swiglu(float* gate, const float* up, i64 n) {
+  const __m512 one = _mm512_set1_ps(1.0f);
+  for (i64 i = 0; i < n; i += 16) {
+    const __mmask16 lanes = first_lanes16(n - i < 16 ? n - i : 16);
+    const __m512 g = _mm512_maskz_loadu_ps(lanes, gate + i);
+    const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), g))));
+    _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(lanes, up + i)));
+  }
+}
+
+void to_bf16(const float* x, bf16* y, i64 n) {
+  for (i64 i = 0; i < n; i += 16) {
+    const __mmask16 lanes = first_lanes16(n - i < 16 ? n - i : 16);
+    const __m512i v = _mm512_castps_si512(_mm512_maskz_loadu_ps(lanes, x + i));
+    // Integer rounding: vcvtneps2bf16 would flush denormals to zero.
+    const __m512i even = _mm512_and_si512(_mm512_srli_epi32(v, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(v, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
+    const __m512 f = _mm512_castsi512_ps(v);
+    const __m512i nan = _mm512_or_si512(v, _mm512_set1_epi32(0x400000));
+    const __m512i bits = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(f, f, _CMP_UNORD_Q), nan);
+    _mm256_mask_storeu_epi16(y + i, lanes, _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
+  }
+}
+
+float log_sum_exp(const float* x, i64 n) {
+  const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
+  __m512 tops = lowest;
+  for (i64 i = 0; i < n; i += 16)
+    tops = _mm512_max_ps(tops, _mm512_mask_loadu_ps(lowest, first_lanes16(n - i < 16 ? n - i : 16), x + i));
+  const float top = _mm512_reduce_max_ps(tops);
+  if (__builtin_isinf(top)) return top;
+  __m512 sum = _mm512_setzero_ps();
+  for (i64 i = 0; i < n; i += 16) {
+    const __m512 v = _mm512_mask_loadu_ps(lowest, first_lanes16(n - i < 16 ? n - i : 16), x + i);
+    sum = _mm512_add_ps(sum, exp(_mm512_sub_ps(v, _mm512_set1_ps(top))));
+  }
+  return top + __builtin_logf(_mm512_reduce_add_ps(sum));
+}
+
+// ---- attention ---------------------------------------------------------------------------------------------------
+
+__m512 widen(const float* p, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
+__m512 widen(const bf16* p, __mmask16 lanes) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, p)), 16));
+}
+
+// Lane j of the result is the sum of the lanes of v[j].
+__m512 sums_of(const __m512 (&v)[16]) {
+  __m512 a[8], b[4], c[2];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)  // each 128-bit part: v[i] v[i+8] v[i] v[i+8]
+    a[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[i], v[i + 8]), _mm512_unpackhi_ps(v[i], v[i + 8]));
+#pragma GCC unroll 8
+  for (int i = 0; i < 4; ++i)  // each 128-bit part: v[i] v[i+4] v[i+8] v[i+12]
+    b[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[i], a[i + 4]), _mm512_unpackhi_ps(a[i], a[i + 4]));
+#pragma GCC unroll 8
+  for (int i = 0; i < 2; ++i)
+    c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
+                         _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
+  const __m512 d = _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
+  // 128-bit part i of d: v[i] v[i+4] v[i+8] v[i+12]
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_ps(order, d);
+}
+
+constexpr i64 heads_together = 64;      // their running maxima and sums live on the stack
+constexpr i64 positions_together = 16;  // one vector of scores
+
+// Positions pass in blocks of 16, counted over all runs: where one run ends and the next begins changes no bit.  All
+// heads pass over a block while it is in the cache.
+template <class T>
+void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 n_runs, float* out) {
+  const i64 h = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
+  const float scale = 1 / __builtin_sqrtf(static_cast<float>(h));
+  for (i64 first = 0; first < shape.n_heads; first += heads_together) {
+    const i64 last = first + heads_together < shape.n_heads ? first + heads_together : shape.n_heads;
+    float top[heads_together], sum[heads_together];
+    for (i64 i = 0; i < last - first; ++i) top[i] = -__builtin_inff(), sum[i] = 0;
+    for (i64 i = first * h; i < last * h; ++i) out[i] = 0;
+
+    i64 run = 0, at = 0;
+    while (true) {
+      const T *k[positions_together], *v[positions_together];
+      i64 n = 0;
+      while (n < positions_together && run < n_runs) {
+        if (at == runs[run].n) {
+          ++run, at = 0;
+          continue;
+        }
+        k[n] = runs[run].k + at * runs[run].stride;
+        v[n] = runs[run].v + at * runs[run].stride;
+        ++n, ++at;
+      }
+      if (n == 0) break;
+      for (i64 i = n; i < positions_together; ++i) k[i] = k[0], v[i] = v[0];  // scored, then masked out
+
+      for (i64 head = first; head < last; ++head) {
+        const i64 kv = head / group * h;
+        const float* qh = q + head * h;
+        __m512 dots[positions_together];
+#pragma GCC unroll 16
+        for (i64 p = 0; p < positions_together; ++p) dots[p] = _mm512_setzero_ps();
+        for (i64 i = 0; i < h; i += 16) {
+          const __mmask16 lanes = first_lanes16(h - i < 16 ? h - i : 16);
+          const __m512 query = _mm512_maskz_loadu_ps(lanes, qh + i);
+#pragma GCC unroll 16
+          for (i64 p = 0; p < positions_together; ++p)
+            dots[p] = _mm512_fmadd_ps(query, widen(k[p] + kv + i, lanes), dots[p]);
+        }
+        const __m512 scores = _mm512_mask_mul_ps(_mm512_set1_ps(-__builtin_inff()), first_lanes16(n), sums_of(dots),
+                                                 _mm512_set1_ps(scale));
+        const float block_top = _mm512_reduce_max_ps(scores);
+        const float new_top = top[head - first] > block_top ? top[head - first] : block_top;
+        const __m512 keep = exp(_mm512_set1_ps(top[head - first] - new_top));
+        const __m512 weights = exp(_mm512_sub_ps(scores, _mm512_set1_ps(new_top)));
+        sum[head - first] = sum[head - first] * _mm512_cvtss_f32(keep) + _mm512_reduce_add_ps(weights);
+        top[head - first] = new_top;
+        float weight[positions_together];
+        _mm512_storeu_ps(weight, weights);
+        float* o = out + head * h;
+        for (i64 i = 0; i < h; i += 16) {
+          const __mmask16 lanes = first_lanes16(h - i < 16 ? h - i : 16);
+          __m512 even = _mm512_mul_ps(keep, _mm512_maskz_loadu_ps(lanes, o + i)), odd = _mm512_setzero_ps();
+#pragma GCC unroll 8
+          for (i64 p = 0; p < positions_together; p += 2) {
+            even = _mm512_fmadd_ps(_mm512_set1_ps(weight[p]), widen(v[p] + kv + i, lanes), even);
+            odd = _mm512_fmadd_ps(_mm512_set1_ps(weight[p + 1]), widen(v[p + 1] + kv + i, lanes), odd);
+          }
+          _mm512_mask_storeu_ps(o + i, lanes, _mm512_add_ps(even, odd));
+        }
+      }
+    }
+    for (i64 head = first; head < last; ++head)
+      for (i64 i = 0; i < h; ++i) out[head * h + i] /= sum[head - first];
+  }
+}
+
+}  // namespace
+
+constinit const Isa avx512_bf16_isa{
+    .matmul_f32 = matmul<F32>,
+    .matmul_bf16 = matmul<Bf16>,
+    .rms_norm = rms_norm,
+    .attend_f32 = attend<float>,
+    .attend_bf16 = attend<bf16>,
+    .swiglu = swiglu,
+    .to_bf16 = to_bf16,
+    .log_sum_exp = log_sum_exp,
+};
+
+}  // namespace photon

@@ -1,0 +1,34 @@
+// What an instruction set's file implements: the operations of kernels.h over plain pointers and structs.
+//
+// Why not over std::span and MatView's members: a file built with -mavx2 that calls an inline function of a shared
+// header may emit its own copy of it, and the linker keeps one copy for the whole program, perhaps the AVX one, which
+// then crashes older CPUs.  So the ISA files call nothing but intrinsics, builtins and their own anonymous namespace;
+// kernels.cpp, built without -m flags, unpacks the spans, checks the shapes and asks cpuid.  The test
+// kernels_isa_symbols holds the object files to it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+namespace photon {
+
+struct Isa {
+  void (*matmul_f32)(MatView<const float> x, MatView<const float> w, MatView<float> y, bool add);
+  void (*matmul_bf16)(MatView<const float> x, MatView<const bf16> w, MatView<float> y, bool add);
+  void (*rms_norm)(const float* x, const float* w, float eps, float* y, std::int64_t n);
+  void (*attend_f32)(const AttendShape& shape, const float* q, const KvRun<float>* runs, std::int64_t n_runs,
+                     float* out);
+  void (*attend_bf16)(const AttendShape& shape, const float* q, const KvRun<bf16>* runs, std::int64_t n_runs,
+                      float* out);
+  void (*swiglu)(float* gate, const float* up, std::int64_t n);
+  void (*to_bf16)(const float* x, bf16* y, std::int64_t n);
+  float (*log_sum_exp)(const float* x, std::int64_t n);
+};
+
+extern const Isa scalar_isa;
+#ifdef PHOTON_X86
+extern const Isa avx2_isa, avx512_bf16_isa;
+#endif
+
+}  // namespace photon
