@@ -22,7 +22,9 @@ class Shard {
   std::int64_t vocab_size() const { return vocab_size_; }
   const std::string& tokenizer_hash() const { return tokenizer_hash_; }  // SHA-256 hex of tokenizer.model
   const std::string& checksum() const { return checksum_; }              // SHA-256 hex of the token bytes
-  std::int64_t text_bytes() const { return text_bytes_; }  // UTF-8 bytes that the tokens stand for: bits per byte need it
+  std::int64_t text_bytes() const {
+    return text_bytes_;
+  }  // UTF-8 bytes that the tokens stand for: bits per byte need it
   std::int32_t operator[](std::int64_t i) const;
   void copy(std::int64_t first, std::span<std::int64_t> out) const;  // out[j] = token first + j
   const std::filesystem::path& path() const { return file_.path(); }

@@ -21,9 +21,9 @@ class Tokenizer {
   ~Tokenizer();
 
   std::int64_t vocab_size() const;
-  std::int64_t bos_token_id() const;  // -1 if the model has none
-  std::int64_t eos_token_id() const;  // -1 if the model has none
-  const std::string& hash() const;    // SHA-256 of the model file
+  std::int64_t bos_token_id() const;                              // -1 if the model has none
+  std::int64_t eos_token_id() const;                              // -1 if the model has none
+  const std::string& hash() const;                                // SHA-256 of the model file
   std::vector<std::int32_t> encode(std::string_view text) const;  // no bos or eos added
   /// @throws InputError naming the first id outside the vocabulary.
   std::string decode(std::span<const std::int32_t> tokens) const;
@@ -36,8 +36,9 @@ class Tokenizer {
 };
 
 struct TokenizerTraining {
-  std::vector<std::filesystem::path> inputs;  // text files; documents end with a line "<|endoftext|>", which is not text
-  std::filesystem::path output;               // tokenizer.model, written atomically
+  std::vector<std::filesystem::path>
+      inputs;                    // text files; documents end with a line "<|endoftext|>", which is not text
+  std::filesystem::path output;  // tokenizer.model, written atomically
   std::int64_t vocab_size = 4096;
   std::int64_t max_sentences = 1'000'000;
   std::uint64_t seed = 0;

@@ -1,0 +1,51 @@
+// photon shard: text files to a training shard.
+#include "text/shard.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+
+namespace photon {
+
+void add_shard(CLI::App& app) {
+  struct Options {
+    ShardOptions shard;
+    bool json = false;
+  };
+  auto* command = app.add_subcommand("shard", "Tokenise text files into a training shard");
+  auto options = std::make_shared<Options>();
+  auto& shard = options->shard;
+  command->add_option("inputs", shard.inputs, "UTF-8 text files; documents end with a line <|endoftext|>")->required();
+  command->add_option("-t,--tokenizer", shard.tokenizer, "SentencePiece model file")->required();
+  command->add_option("-o,--output", shard.output, "shard to write")->required();
+  command
+      ->add_option("--max-tokens", shard.max_tokens,
+                   "stop after the document that reaches this many tokens; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--json", options->json, "print the report as JSON");
+  command->footer("Example: photon shard stories.txt -t tokenizer.model -o train.shard");
+  command->callback([options] {
+    const ShardReport report = write_shard(options->shard);
+    const double bytes_per_token = static_cast<double>(report.text_bytes) / static_cast<double>(report.tokens);
+    if (options->json) {
+      std::cout << nlohmann::json{{"documents", report.documents},
+                                  {"tokens", report.tokens},
+                                  {"text_bytes", report.text_bytes},
+                                  {"bytes_per_token", bytes_per_token}}
+                       .dump()
+                << '\n';
+    } else {
+      std::cout << fmt::format("{}: {} documents, {} tokens, {} bytes of text, {:.3f} bytes/token\n",
+                               options->shard.output.string(), report.documents, report.tokens, report.text_bytes,
+                               bytes_per_token);
+    }
+  });
+}
+
+}  // namespace photon

@@ -1,0 +1,112 @@
+// photon tokenizer: train, encode, decode.
+#include "text/tokenizer.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <CLI/CLI.hpp>
+#include <charconv>
+
+#include <iostream>
+#include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/error.h"
+#include "cli/commands.h"
+
+namespace photon {
+namespace {
+
+std::string read_stdin() { return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()}; }
+
+// "1,2 3\n" to ids: separators are commas and white space.
+std::vector<std::int32_t> parse_ids(std::string_view text) {
+  constexpr std::string_view separators = ", \t\r\n";
+  std::vector<std::int32_t> ids;
+  for (auto begin = text.find_first_not_of(separators); begin != std::string_view::npos;
+       begin = text.find_first_not_of(separators)) {
+    text.remove_prefix(begin);
+    const std::string_view word = text.substr(0, text.find_first_of(separators));
+    std::int32_t id = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    if (error != std::errc() || end != word.data() + word.size())
+      throw InputError(fmt::format("'{}' is no token id; give ids as 1,2,3", word));
+    ids.push_back(id);
+    text.remove_prefix(word.size());
+  }
+  return ids;
+}
+
+struct Source {  // where the tokenizer comes from, and the text or ids
+  std::string tokenizer, model, input;
+  bool json = false;
+  CLI::Option* input_option = nullptr;
+
+  void add_to(CLI::App& command, const char* input_help) {
+    auto* places = command.add_option_group("tokenizer", "Which tokenizer to use");
+    places->add_option("-t,--tokenizer", tokenizer, "SentencePiece model file");
+    places->add_option("-m,--model", model, "model folder that holds tokenizer.model");
+    places->require_option(1);
+    input_option = command.add_option("input", input, input_help);
+    command.add_flag("--json", json, "print JSON");
+  }
+  Tokenizer open() const {
+    return Tokenizer(model.empty() ? std::filesystem::path(tokenizer)
+                                   : std::filesystem::path(model) / "tokenizer.model");
+  }
+  std::string text() const { return input_option->count() > 0 ? input : read_stdin(); }
+};
+
+void add_train(CLI::App& parent) {
+  auto* command = parent.add_subcommand("train", "Train a byte-fallback BPE on text files");
+  auto options = std::make_shared<TokenizerTraining>();
+  command->add_option("inputs", options->inputs, "UTF-8 text files; documents end with a line <|endoftext|>")
+      ->required();
+  command->add_option("-o,--output", options->output, "model file to write")->required();
+  command->add_option("--vocab-size", options->vocab_size, "number of pieces")->capture_default_str();
+  command->add_option("--max-sentences", options->max_sentences, "lines to train on, sampled if there are more")
+      ->capture_default_str();
+  command->add_option("--seed", options->seed, "seed of that sample")->capture_default_str();
+  command->footer("Example: photon tokenizer train stories.txt -o tokenizer.model --vocab-size 4096");
+  command->callback([options] { train_tokenizer(*options); });
+}
+
+void add_encode(CLI::App& parent) {
+  auto* command = parent.add_subcommand("encode", "Text to token ids (no bos or eos is added)");
+  auto source = std::make_shared<Source>();
+  source->add_to(*command, "text; standard input if absent");
+  command->footer("Example: photon tokenizer encode -t tokenizer.model \"Once upon a time\"");
+  command->callback([source] {
+    const auto ids = source->open().encode(source->text());
+    if (source->json) {
+      std::cout << nlohmann::json{{"tokens", ids}, {"n_tokens", ids.size()}}.dump() << '\n';
+    } else {
+      std::cout << fmt::format("{}\n", fmt::join(ids, ","));
+    }
+  });
+}
+
+void add_decode(CLI::App& parent) {
+  auto* command = parent.add_subcommand("decode", "Token ids to text");
+  auto source = std::make_shared<Source>();
+  source->add_to(*command, "ids as 1,2,3; standard input if absent");
+  command->footer("Example: photon tokenizer decode -t tokenizer.model 403,407,261");
+  command->callback([source] {
+    const std::string text = source->open().decode(parse_ids(source->text()));
+    std::cout << (source->json ? nlohmann::json{{"text", text}}.dump() : text) << '\n';
+  });
+}
+
+}  // namespace
+
+void add_tokenizer(CLI::App& app) {
+  auto* command = app.add_subcommand("tokenizer", "SentencePiece tokenizers: train, encode, decode");
+  command->require_subcommand(1);
+  command->footer("Example: photon tokenizer encode -t tokenizer.model \"Once upon a time\"");
+  add_train(*command);
+  add_encode(*command);
+  add_decode(*command);
+}
+
+}  // namespace photon
