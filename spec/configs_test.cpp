@@ -1,0 +1,45 @@
+// Properties of the ready-made configs: every one is a model, of the size that its name says.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "spec/accounting.h"
+
+namespace photon {
+namespace {
+
+std::map<std::string, Spec> configs() {
+  std::map<std::string, Spec> specs;
+  for (const auto& entry : std::filesystem::directory_iterator(PHOTON_SOURCE_DIR "/configs"))
+    specs.emplace(entry.path().stem().string(), load_spec(entry.path()));
+  return specs;
+}
+
+TEST(Configs, EveryFileIsAModelThatRoundTrips) {
+  const auto all = configs();
+  EXPECT_GE(all.size(), 12u);
+  for (const auto& [name, spec] : all) EXPECT_EQ(parse_spec(to_json(spec), name), spec) << name;
+}
+
+TEST(Configs, LargePairsAreOfTheSizeThatTheyAreNamedFor) {
+  const auto all = configs();
+  for (const auto& [size, parameters] : {std::pair{"600m", 600e6}, {"900m", 900e6}, {"1.2b", 1200e6}}) {
+    const auto photon = static_cast<double>(count_parameters(all.at(std::string("photon-") + size)).total);
+    const auto vanilla = static_cast<double>(count_parameters(all.at(std::string("vanilla-") + size)).total);
+    EXPECT_NEAR(photon / parameters, 1, 0.03) << size;
+    EXPECT_NEAR(vanilla / parameters, 1, 0.03) << size;
+    EXPECT_NEAR(photon / vanilla, 1, 0.03) << size;
+  }
+}
+
+TEST(Configs, SmallModelsFitALaptop) {
+  for (const auto& [name, spec] : configs())
+    if (name.ends_with("-8m") || name.ends_with("-8m-paper") || name.ends_with("-tiny")) {
+      EXPECT_EQ(spec.vocab_size, 4096) << name;
+      EXPECT_LT(count_parameters(spec).total, 10'000'000) << name;
+    }
+}
+
+}  // namespace
+}  // namespace photon
