@@ -1,38 +1,48 @@
-#!/bin/sh
-# Corpora -> tokenizer and shards for the bundled model.  Safe to run again: every file is made anew and moved into place.
+#!/usr/bin/env bash
+# Corpora -> tokenizer and shards for the bundled model.  Safe to run again: every file is made anew and moved into
+# place.
 #
 #   recipes/prepare_data.sh SOURCE OUTPUT [PHOTON]
 #
 # SOURCE holds these files, plain or as .xz; a document ends with a line <|endoftext|>:
-#   tinystories-train.txt   short stories                tinystories-valid.txt  other stories; its first and last are cut off
-#   children-books.txt      long prose, one book each    classics-train.txt, classics-valid.txt   likewise, disjoint books
-# OUTPUT gets tokenizer.model and {stories,children,classics}-{train,valid}.shard, with the texts that they were made of.
+#   tinystories-train.txt  short stories
+#   tinystories-valid.txt  other stories, of which the first and the last are cut off
+#   children-books.txt     long prose, one book a document
+#   classics-train.txt, classics-valid.txt  likewise; all books are disjoint
+# OUTPUT gets tokenizer.model and {stories,children,classics}-{train,valid}.shard, with the texts they were made of.
 # PHOTON is the photon program; build/release is searched by default.
 #
-# Splits are by document.  The last two books of children-books.txt are held out; nothing that a *-valid.shard holds is in
-# a *-train.shard or was seen by the tokenizer.  A valid shard has at most about 200,000 tokens: whole stories, or the
-# beginning of every held-out book.
-set -eu
+# Splits are by document.  The last two books of children-books.txt are held out; nothing that a *-valid.shard holds
+# is in a *-train.shard or was seen by the tokenizer.  A valid shard has at most about 200,000 tokens: whole stories,
+# or the beginning of every held-out book.
+set -euo pipefail
 
-[ $# -ge 2 ] && [ $# -le 3 ] || { sed -n '4s/^# *//p' "$0" >&2; exit 2; }
+if [ $# -lt 2 ] || [ $# -gt 3 ]; then
+  echo "usage: recipes/prepare_data.sh SOURCE OUTPUT [PHOTON]" >&2
+  exit 2
+fi
 source=$1 output=$2 root=$(cd "$(dirname "$0")/.." && pwd)
 photon=${3:-$(find "$root/build/release" -type f -name photon -perm -u+x 2>/dev/null | head -n 1)}
-[ -x "$photon" ] || { echo "prepare_data.sh: no photon program; build it (cmake --build --preset release) or give its path" >&2; exit 1; }
+if [ ! -x "$photon" ]; then
+  echo "prepare_data.sh: no photon program; build it (cmake --build --preset release) or give its path" >&2
+  exit 1
+fi
 mkdir -p "$output"
-cd "$output" && output=$(pwd) && cd - >/dev/null
+
+for name in tinystories-train tinystories-valid children-books classics-train classics-valid; do
+  if [ ! -f "$source/$name.txt" ] && [ ! -f "$source/$name.txt.xz" ]; then
+    echo "prepare_data.sh: $source has neither $name.txt nor $name.txt.xz" >&2
+    exit 1
+  fi
+done
 
 # text NAME: the corpus on standard output.
-text() {
-  if [ -f "$source/$1.txt" ]; then cat "$source/$1.txt"
-  elif [ -f "$source/$1.txt.xz" ]; then xz -dc "$source/$1.txt.xz"
-  else echo "prepare_data.sh: neither $source/$1.txt nor $source/$1.txt.xz" >&2; exit 1
-  fi
-}
+text() { if [ -f "$source/$1.txt" ]; then cat "$source/$1.txt"; else xz -dc "$source/$1.txt.xz"; fi; }
 
 # save NAME: standard input to OUTPUT/NAME.txt, atomically.
 save() { cat >"$output/$1.txt.tmp" && mv "$output/$1.txt.tmp" "$output/$1.txt"; }
 
-# select FIRST LAST [BYTES]: the documents numbered FIRST to LAST, each cut after the line that reaches BYTES (0: whole).
+# select_documents FIRST LAST [BYTES]: documents FIRST to LAST, each cut after the line that reaches BYTES (0: whole).
 select_documents() {
   awk -v first="$1" -v last="$2" -v bytes="${3:-0}" '
     BEGIN { document = 1 }

@@ -130,11 +130,12 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
 
 std::string Tokenizer::decode(std::span<const std::int32_t> tokens) const {
   std::string bytes;
+  bool at_start = impl_->adds_space;
   for (const std::int32_t token : tokens) {
     const std::string text = piece(token);
-    const bool drop_space =
-        impl_->adds_space && bytes.empty() && impl_->begins_with_space[static_cast<std::size_t>(token)] != 0;
+    const bool drop_space = at_start && impl_->begins_with_space[static_cast<std::size_t>(token)] != 0;
     bytes.append(text, drop_space ? 1 : 0);
+    at_start = at_start && text.empty();  // bos is no text
   }
   Utf8Stream stream;
   const std::string text = stream.push(bytes);

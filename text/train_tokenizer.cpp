@@ -77,11 +77,12 @@ class Sentences : public sentencepiece::SentenceIterator {
   std::string value_;
 };
 
-// "Internal: src/x.cc(604) [condition] Vocabulary size is too high" without the place in the library.
+// "Internal: src/x.cc(604) [condition] Vocabulary size is too high" without the place in the library, and without its
+// advice about options of another program.
 std::string reason(const sentencepiece::util::Status& status) {
-  const std::string text = status.ToString();
-  const auto bracket = text.rfind("] ");
-  return bracket == std::string::npos ? text : text.substr(bracket + 2);
+  std::string text = status.ToString();
+  if (const auto bracket = text.rfind("] "); bracket != std::string::npos) text.erase(0, bracket + 2);
+  return text.substr(0, text.find(" or decrease character_coverage"));
 }
 
 }  // namespace

@@ -1,0 +1,64 @@
+// For the tests of text/: a folder that is removed again, and a small tokenizer trained once per program.
+#pragma once
+
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
+
+#include "base/random.h"
+#include "text/tokenizer.h"
+
+namespace photon::testing_support {
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "photon-text-XXXXXX").string();
+    path_ = ::mkdtemp(pattern.data());
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  std::filesystem::path write(const std::string& name, std::string_view text) const {
+    std::ofstream(path_ / name, std::ios::binary) << text;  // not synced to disk: tests write thousands
+    return path_ / name;
+  }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+/// Lines of made-up words, the same for the same seed.
+inline std::string some_text(std::uint64_t seed, int n_lines) {
+  static constexpr const char* syllables[] = {"ka", "lo", "mi", "the", "ren", "su", "ta", "é", "ing", "o"};
+  Random random(seed);
+  std::string text;
+  for (int line = 0; line < n_lines; ++line) {
+    for (auto words = 3 + random.below(8); words > 0; --words) {
+      for (auto parts = 1 + random.below(3); parts > 0; --parts) text += syllables[random.below(10)];
+      text += words == 1 ? ".\n" : " ";
+    }
+  }
+  return text;
+}
+
+/// A model of 400 pieces trained on some_text().
+inline const std::filesystem::path& tokenizer_path() {
+  static const TemporaryFolder folder;
+  static const std::filesystem::path path = [] {
+    const auto model = folder / "tokenizer.model";
+    train_tokenizer({.inputs = {folder.write("text", some_text(1, 300))}, .output = model, .vocab_size = 400});
+    return model;
+  }();
+  return path;
+}
+
+}  // namespace photon::testing_support
