@@ -1,0 +1,212 @@
+// The teacher-forced forward pass: encode bottom-up, decode top-down, no shift in the loss.
+#include "train/model.h"
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+
+namespace photon {
+
+using torch::Tensor;
+
+namespace modules {
+namespace {
+
+std::shared_ptr<Weight> add_weight(torch::nn::Module& owner, const std::string& name, std::vector<int64_t> shape) {
+  return owner.register_module(name, std::make_shared<Weight>(std::move(shape)));
+}
+
+// A module that only gives its children a common prefix, as in "levels.1".
+std::shared_ptr<torch::nn::Module> add_folder(torch::nn::Module& owner, const std::string& name) {
+  return owner.register_module(name, std::make_shared<torch::nn::Module>(name));
+}
+
+// x [B, S, D] -> [B, S/period·count, D].
+Tensor select(const Tensor& x, const Slots& wanted) {
+  if (wanted.count == wanted.period) return x;
+  const Tensor groups = x.view({x.size(0), -1, wanted.period, x.size(2)});
+  return groups.narrow(2, wanted.first, wanted.count).flatten(1, 2);
+}
+
+}  // namespace
+
+Block::Block(const StackSpec& s, double eps) : stack(s), norm_eps(eps) {
+  attn_norm = add_weight(*this, "attn_norm", {s.d_model});
+  const auto attn = add_folder(*this, "attn");
+  q = add_weight(*attn, "q", {s.q_width(), s.d_model});
+  k = add_weight(*attn, "k", {s.kv_width(), s.d_model});
+  v = add_weight(*attn, "v", {s.kv_width(), s.d_model});
+  o = add_weight(*attn, "o", {s.d_model, s.q_width()});
+  mlp_norm = add_weight(*this, "mlp_norm", {s.d_model});
+  const auto mlp = add_folder(*this, "mlp");
+  gate = add_weight(*mlp, "gate", {s.d_ff, s.d_model});
+  up = add_weight(*mlp, "up", {s.d_ff, s.d_model});
+  down = add_weight(*mlp, "down", {s.d_model, s.d_ff});
+}
+
+Tensor Block::forward(const Tensor& x, const ops::RopeTable& rope, const Slots& wanted, torch::ScalarType dtype) {
+  const Tensor normed = ops::rms_norm(x, attn_norm->value, norm_eps, dtype);           // [B, S, D]
+  const Tensor qkv = ops::linear(normed, torch::cat({q->value, k->value, v->value}));  // [B, S, (H+2K)·h]
+  const Tensor attended = select(ops::attention(qkv, rope, stack), wanted);            // [B, S', H·h]
+  const Tensor y = select(x, wanted) + ops::linear(attended, o->value);                // [B, S', D]
+  const Tensor normed_y = ops::rms_norm(y, mlp_norm->value, norm_eps, dtype);          // [B, S', D]
+  const Tensor gate_up = ops::linear(normed_y, torch::cat({gate->value, up->value}));  // [B, S', 2·d_ff]
+  return y + ops::linear(ops::swiglu(gate_up), down->value);                           // [B, S', D]
+}
+
+Stack::Stack(const StackSpec& s, double eps) : spec(s), norm_eps(eps) {
+  const auto folder = add_folder(*this, "layers");
+  for (int64_t i = 0; i < s.n_layers; ++i)
+    layers.push_back(folder->register_module(std::to_string(i), std::make_shared<Block>(s, eps)));
+  norm = add_weight(*this, "norm", {s.d_model});
+}
+
+Tensor Stack::forward(const Tensor& x, torch::ScalarType dtype, const Slots& wanted) {
+  const auto residual_dtype = norm->value.scalar_type();
+  const auto rope = ops::rope_table(x.size(1), spec, norm->value.options());
+  Tensor y = x.to(residual_dtype);
+  // Only the last block may drop positions: until then each is a key that others look at.
+  for (const auto& layer : layers) y = layer->forward(y, rope, layer == layers.back() ? wanted : Slots{}, dtype);
+  return ops::rms_norm(y, norm->value, norm_eps, dtype);
+}
+
+Level::Level(const Spec& whole, int64_t l) : spec(whole.level(l)) {
+  const int64_t below = whole.width(l - 1), E = spec.decoder.d_model;
+  if (spec.chunker == Chunker::linear)
+    chunker = add_weight(*this, "chunker", {whole.width(l), spec.chunk_size * below});
+  encoder = register_module("encoder", std::make_shared<Stack>(spec.encoder, whole.norm_eps));
+  converter = add_weight(*this, "converter", {spec.converter_len * E, whole.cond_width(l)});
+  if (below != E) content_proj = add_weight(*this, "content_proj", {E, below});
+  decoder = register_module("decoder", std::make_shared<Stack>(spec.decoder, whole.norm_eps));
+}
+
+Tensor Level::encode(const Tensor& below, torch::ScalarType dtype) {
+  const int64_t B = below.size(0), C = spec.chunk_size, M = below.size(1) / C;
+  const Tensor chunks = below.reshape({B, M, C * below.size(2)});
+  const Tensor A = chunker ? ops::linear(chunks.to(dtype), chunker->value) : chunks;  // A⁽ˡ⁾ [B, M, D_l]
+  return encoder->forward(A, dtype);                                                  // X⁽ˡ⁾ [B, M, D_l]
+}
+
+Tensor Level::decode(const Tensor& cond, const Tensor& below, torch::ScalarType dtype) {
+  const int64_t B = cond.size(0), M = cond.size(1);
+  const int64_t C = spec.chunk_size, R = spec.converter_len, E = spec.decoder.d_model;
+  const Tensor U = ops::linear(cond.to(dtype), converter->value).view({B, M, R, E});
+  const Tensor projected = content_proj ? ops::linear(below.to(dtype), content_proj->value) : below;
+  const Tensor content = projected.reshape({B, M, C, E});
+  const auto residual_dtype = converter->value.scalar_type();
+  // Prefix position R predicts slot 1, content slot j predicts slot j+1.
+  if (spec.decoder.span.kind == Span::Kind::stream) {
+    const Tensor rows = torch::cat({U.to(residual_dtype), content.to(residual_dtype)}, 2);  // [B, M, R+C, E]
+    return decoder->forward(rows.flatten(1, 2), dtype, {R + C, R - 1, C});
+  }
+  const Tensor fed = content.narrow(2, 0, C - 1);                                     // slot C is never an input
+  const Tensor rows = torch::cat({U.to(residual_dtype), fed.to(residual_dtype)}, 2);  // [B, M, R+C-1, E]
+  return decoder->forward(rows.flatten(0, 1), dtype, {R + C - 1, R - 1, C}).view({B, M * C, E});
+}
+
+}  // namespace modules
+
+Photon::Photon(const Spec& spec, const InitOptions& init) : spec_(spec) {
+  if (const auto found = problems(spec); !found.empty()) throw SpecError(fmt::format("{}", fmt::join(found, "\n")));
+  embed_ = modules::add_weight(*this, "embed", {spec.vocab_size, spec.d_embed});
+  if (spec.n_levels() > 0) {
+    const auto folder = modules::add_folder(*this, "levels");
+    for (int64_t l = 1; l <= spec.n_levels(); ++l)
+      levels_.push_back(folder->register_module(std::to_string(l), std::make_shared<modules::Level>(spec, l)));
+    start_ = modules::add_weight(*this, "start", {spec.width(spec.n_levels())});
+  } else {
+    trunk_ = register_module("trunk", std::make_shared<modules::Stack>(*spec.trunk, spec.norm_eps));
+  }
+  if (!spec.tie_embeddings) lm_head_ = modules::add_weight(*this, "lm_head", {spec.vocab_size, spec.head_width()});
+
+  torch::NoGradGuard no_grad;
+  const auto wanted = tensors(spec);
+  const auto parameters = weights();
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    auto values = initial_values(wanted[i], spec, init);
+    parameters[i].second.copy_(torch::from_blob(values.data(), wanted[i].shape));
+  }
+}
+
+std::vector<std::pair<std::string, Tensor>> Photon::weights() const {
+  const auto registered = named_parameters();
+  const auto wanted = tensors(spec_);
+  if (registered.size() != wanted.size()) throw std::logic_error("model and tensors(spec) differ in their tensors");
+  std::vector<std::pair<std::string, Tensor>> list;
+  for (const TensorSpec& tensor : wanted) {
+    const Tensor* weight = registered.find(tensor.name);
+    if (weight == nullptr || weight->sizes() != tensor.shape)
+      throw std::logic_error(tensor.name + ": model and tensors(spec) differ");
+    list.emplace_back(tensor.name, *weight);
+  }
+  return list;
+}
+
+// tokens [B, T], T a multiple of C_≤L -> X[0..L], X[l] [B, M_l, D_l].
+std::vector<Tensor> Photon::encode(const Tensor& tokens) {
+  std::vector<Tensor> X{torch::embedding(embed_->value, tokens)};
+  for (const auto& level : levels_) X.push_back(level->encode(X.back(), compute_dtype_));
+  return X;
+}
+
+// X[0..L] -> X̂[0..L-1], X̂[l] [B, M_l, E_{l+1}].
+std::vector<Tensor> Photon::decode(const std::vector<Tensor>& X) {
+  const size_t L = levels_.size();
+  std::vector<Tensor> X_hat(L);
+  const Tensor& top = X[L];
+  const Tensor start = start_->value.to(top.scalar_type()).expand({top.size(0), 1, top.size(2)});
+  Tensor cond = torch::cat({start, top.narrow(1, 0, top.size(1) - 1)}, 1);  // shifted by one, at the top only
+  for (size_t l = L; l >= 1; --l) {
+    X_hat[l - 1] = levels_[l - 1]->decode(cond, X[l - 1], compute_dtype_);
+    cond = X_hat[l - 1];
+  }
+  return X_hat;
+}
+
+// L_rec over the units that lie wholly within the T real tokens.
+Tensor Photon::rec_loss(const std::vector<Tensor>& X, const std::vector<Tensor>& X_hat, int64_t T) const {
+  Tensor total = torch::zeros({}, embed_->value.options());
+  for (int64_t l = 2; l <= spec_.n_levels(); ++l) {
+    const int64_t complete = T / spec_.chunk_tokens(l - 1);
+    if (complete == 0) continue;
+    const auto dtype = embed_->value.scalar_type();
+    const auto below = static_cast<size_t>(l - 1);
+    const Tensor predicted = X_hat[below].narrow(1, 0, complete).to(dtype);
+    const Tensor target = X[below].narrow(1, 0, complete).detach().to(dtype);
+    total = total + (1.0 - torch::cosine_similarity(predicted, target, 2)).mean();
+  }
+  return total;
+}
+
+Photon::Hidden Photon::hidden(const Tensor& tokens, bool differentiable_rec_loss) {
+  TORCH_CHECK(tokens.dim() == 2 && tokens.size(1) >= 1 && tokens.scalar_type() == torch::kInt64, "tokens ",
+              tokens.sizes(), " are not [B, T] int64 with T >= 1");
+  const int64_t T = tokens.size(1), L = spec_.n_levels();
+  if (L == 0) {
+    const Tensor bos = torch::full({tokens.size(0), 1}, spec_.bos_token_id, tokens.options());
+    const Tensor inputs = torch::cat({bos, tokens.narrow(1, 0, T - 1)}, 1);  // [bos, t_1 … t_{T-1}]
+    const Tensor embedded = torch::embedding(embed_->value, inputs);
+    return {trunk_->forward(embedded, compute_dtype_), torch::zeros({}, embed_->value.options())};
+  }
+  const int64_t C = spec_.chunk_tokens(L), padding = (C - T % C) % C;
+  const auto X = encode(padding == 0 ? tokens : torch::constant_pad_nd(tokens, {0, padding}));
+  const auto X_hat = decode(X);
+  torch::AutoGradMode gradients(torch::GradMode::is_enabled() && differentiable_rec_loss);
+  return {X_hat[0].narrow(1, 0, T), rec_loss(X, X_hat, T)};
+}
+
+Tensor Photon::head(const Tensor& x) { return ops::linear(x, lm_head_ ? lm_head_->value : embed_->value); }
+
+Photon::Output Photon::forward(const Tensor& tokens) {
+  const Hidden h = hidden(tokens, true);
+  return {head(h.last), h.rec_loss};
+}
+
+Photon::Loss Photon::loss(const Tensor& tokens, double alpha) {
+  const Hidden h = hidden(tokens, alpha != 0.0);
+  const Tensor logits = head(h.last.flatten(0, 1));  // [B·T, V]
+  const Tensor token = ops::cross_entropy(logits, tokens.flatten());
+  return {alpha == 0.0 ? token : token + alpha * h.rec_loss, token, h.rec_loss};
+}
+
+}  // namespace photon

@@ -1,0 +1,114 @@
+// The one model class for every L: vanilla Transformer, Block Transformer and PHOTON.  docs/architecture.md §2.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "spec/spec.h"
+#include "train/ops.h"
+#include "weights/model_folder.h"
+
+namespace photon {
+namespace modules {
+
+/// Some positions of a stream that repeats with a period: those s with first <= s mod period < first + count.
+struct Slots {
+  int64_t period = 1, first = 0, count = 1;
+};
+
+/// A module that holds one parameter called `weight`.
+struct Weight final : torch::nn::Module {
+  explicit Weight(std::vector<int64_t> shape) : value(register_parameter("weight", torch::empty(shape))) {}
+  torch::Tensor value;
+};
+
+/// One pre-norm block: attention and SwiGLU, each added to the residual stream.
+struct Block final : torch::nn::Module {
+  Block(const StackSpec& stack, double norm_eps);
+  /// x [B, S, D] residual stream; returns the updated stream at `wanted` positions only, [B, S/period·count, D].
+  torch::Tensor forward(const torch::Tensor& x, const ops::RopeTable& rope, const Slots& wanted,
+                        torch::ScalarType dtype);
+
+  StackSpec stack;
+  double norm_eps;
+  std::shared_ptr<Weight> attn_norm, q, k, v, o, mlp_norm, gate, up, down;
+};
+
+/// A causal Transformer stack with its final norm.
+struct Stack final : torch::nn::Module {
+  Stack(const StackSpec& spec, double norm_eps);
+  /// x [B, S, D] -> [B, S/period·count, D] in `dtype`, at `wanted` positions only (S a multiple of the period).
+  torch::Tensor forward(const torch::Tensor& x, torch::ScalarType dtype, const Slots& wanted = {});
+
+  StackSpec spec;
+  double norm_eps;
+  std::vector<std::shared_ptr<Block>> layers;
+  std::shared_ptr<Weight> norm;
+};
+
+/// Level l: chunker and encoder up to its units, converter and decoder down to the units of level l-1.
+struct Level final : torch::nn::Module {
+  Level(const Spec& spec, int64_t l);
+  /// X⁽ˡ⁻¹⁾ [B, M·C, D_{l-1}] -> X⁽ˡ⁾ [B, M, D_l].
+  torch::Tensor encode(const torch::Tensor& below, torch::ScalarType dtype);
+  /// cond⁽ˡ⁾ [B, M, W], X⁽ˡ⁻¹⁾ [B, M·C, D_{l-1}] -> X̂⁽ˡ⁻¹⁾ [B, M·C, E_l].
+  torch::Tensor decode(const torch::Tensor& cond, const torch::Tensor& below, torch::ScalarType dtype);
+
+  LevelSpec spec;
+  std::shared_ptr<Weight> chunker, converter, content_proj;  // chunker, content_proj: null where the spec has none
+  std::shared_ptr<Stack> encoder, decoder;
+};
+
+}  // namespace modules
+
+/// Teacher-forced model over whole sequences.  Parameters carry the names and shapes of tensors(spec) and are float32;
+/// compute_dtype is what matrix products and activations use (bf16 autocast: the residual stream, norm statistics,
+/// softmax and loss stay float32).  Not thread-safe.
+class Photon final : public torch::nn::Module {
+ public:
+  explicit Photon(const Spec& spec, const InitOptions& init = {});
+
+  struct Output {
+    torch::Tensor logits;    // [B, T, V]; logits_i predicts token i itself
+    torch::Tensor rec_loss;  // scalar L_rec; 0 for L < 2
+  };
+  /// tokens [B, T] int64, any T >= 1.
+  Output forward(const torch::Tensor& tokens);
+
+  struct Loss {
+    torch::Tensor total;  // token + alpha · rec, differentiable
+    torch::Tensor token;  // mean cross entropy of every token given those before it, nats
+    torch::Tensor rec;    // L_rec
+  };
+  Loss loss(const torch::Tensor& tokens, double alpha = 0.0);
+
+  /// float32, bfloat16 (autocast), or float64 after to(torch::kFloat64) for gradient checks.
+  void set_compute_dtype(torch::ScalarType dtype) { compute_dtype_ = dtype; }
+  const Spec& spec() const { return spec_; }
+  /// The parameters in the order of tensors(spec).
+  std::vector<std::pair<std::string, torch::Tensor>> weights() const;
+
+ private:
+  std::vector<torch::Tensor> encode(const torch::Tensor& tokens);          // X⁽⁰⁾ … X⁽ᴸ⁾
+  std::vector<torch::Tensor> decode(const std::vector<torch::Tensor>& X);  // X̂⁽⁰⁾ … X̂⁽ᴸ⁻¹⁾
+  torch::Tensor rec_loss(const std::vector<torch::Tensor>& X, const std::vector<torch::Tensor>& X_hat, int64_t T) const;
+  struct Hidden {
+    torch::Tensor last;      // X̂⁽⁰⁾ or the trunk's output, [B, T, E_1]
+    torch::Tensor rec_loss;  // scalar
+  };
+  Hidden hidden(const torch::Tensor& tokens, bool differentiable_rec_loss);
+  torch::Tensor head(const torch::Tensor& x);  // [..., E_1] -> logits [..., V]
+
+  Spec spec_;
+  torch::ScalarType compute_dtype_ = torch::kFloat32;
+  std::shared_ptr<modules::Weight> embed_, start_, lm_head_;  // start_: levels only; lm_head_: null where tied
+  std::vector<std::shared_ptr<modules::Level>> levels_;       // levels_[0] is level 1
+  std::shared_ptr<modules::Stack> trunk_;                     // vanilla only
+};
+
+}  // namespace photon

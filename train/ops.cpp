@@ -1,0 +1,96 @@
+// The operations in plain LibTorch, and the choice between them and the fused ones.
+#include "train/ops.h"
+
+#include <atomic>
+#include <cmath>
+
+#include "train/attention.h"
+
+namespace photon::ops {
+namespace {
+
+using torch::Tensor;
+
+std::atomic<bool> use_fused{true};
+
+torch::ScalarType statistics_dtype(const Tensor& x) {
+  return x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
+}
+
+// x [B, S, N, h]: first and second half of each head rotated by the angle of their position; odd h: the middle stays.
+Tensor rotate(const Tensor& x, const RopeTable& table) {
+  const int64_t S = x.size(1), h = x.size(3), half = h / 2;
+  const Tensor cos = table.cos.narrow(0, 0, S).unsqueeze(1).to(statistics_dtype(x));  // [S, 1, h/2]
+  const Tensor sin = table.sin.narrow(0, 0, S).unsqueeze(1).to(statistics_dtype(x));
+  const Tensor a = x.narrow(3, 0, half), middle = x.narrow(3, half, h - 2 * half), b = x.narrow(3, h - half, half);
+  return torch::cat({(a * cos - b * sin).to(x.scalar_type()), middle, (b * cos + a * sin).to(x.scalar_type())}, 3);
+}
+
+}  // namespace
+
+void set_fused(bool enabled) { use_fused = enabled; }
+bool fused_enabled() { return use_fused; }
+
+RopeTable rope_table(int64_t n_positions, const StackSpec& stack, const torch::TensorOptions& options) {
+  const int64_t half = stack.head_dim / 2;
+  const auto f64 = torch::TensorOptions(torch::kFloat64);
+  const Tensor frequencies = torch::pow(stack.rope_theta, torch::arange(half, f64) * (-2.0 / double(stack.head_dim)));
+  const Tensor angles = torch::arange(n_positions, f64).unsqueeze(1) * frequencies;  // [S, h/2]
+  return {angles.cos().to(options), angles.sin().to(options)};
+}
+
+int64_t first_visible(const Span& span, int64_t s) {
+  switch (span.kind) {
+    case Span::Kind::global:
+    case Span::Kind::chunk:
+      return 0;
+    case Span::Kind::window:
+    case Span::Kind::stream:
+      return std::max<int64_t>(0, s - span.size + 1);
+    case Span::Kind::block:
+      return s / span.size * span.size;
+  }
+  return 0;
+}
+
+Tensor linear(const Tensor& x, const Tensor& weight) { return torch::linear(x, weight.to(x.scalar_type())); }
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, torch::ScalarType dtype) {
+  return reference::rms_norm(x, weight, eps, dtype);
+}
+Tensor swiglu(const Tensor& gate_up) { return reference::swiglu(gate_up); }
+Tensor attention(const Tensor& qkv, const RopeTable& table, const StackSpec& stack) {
+  return reference::attention(qkv, table, stack);
+}
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets) { return reference::cross_entropy(logits, targets); }
+
+namespace reference {
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, torch::ScalarType dtype) {
+  const Tensor wide = x.to(statistics_dtype(x));
+  const Tensor scale = torch::rsqrt(wide.square().mean(-1, /*keepdim=*/true) + eps);
+  return (wide * scale * weight).to(dtype);
+}
+
+Tensor swiglu(const Tensor& gate_up) {
+  const auto halves = gate_up.chunk(2, -1);
+  return torch::silu(halves[0]) * halves[1];
+}
+
+Tensor attention(const Tensor& qkv, const RopeTable& table, const StackSpec& stack) {
+  const int64_t B = qkv.size(0), S = qkv.size(1), H = stack.n_heads, K = stack.n_kv_heads, h = stack.head_dim;
+  TORCH_CHECK(qkv.dim() == 3 && qkv.size(2) == (H + 2 * K) * h && table.cos.size(0) >= S, "attention: qkv ",
+              qkv.sizes(), " for H ", H, ", K ", K, ", h ", h, ", table of ", table.cos.size(0), " positions");
+  const Tensor heads = qkv.view({B, S, H + 2 * K, h});
+  const Tensor q = rotate(heads.narrow(2, 0, H), table);  // [B, S, H, h]
+  const Tensor k = rotate(heads.narrow(2, H, K), table);  // [B, S, K, h]
+  const Tensor v = heads.narrow(2, H + K, K);             // [B, S, K, h]
+  return attend(q, k, v, stack.span).reshape({B, S, H * h});
+}
+
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets) {
+  return torch::nll_loss(torch::log_softmax(logits.to(statistics_dtype(logits)), 1), targets);
+}
+
+}  // namespace reference
+}  // namespace photon::ops
