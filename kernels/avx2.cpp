@@ -57,7 +57,11 @@ void tile(const float* x, i64 x_stride, const W* w, i64 w_stride, i64 k, float* 
   const auto step = [&](i64 at, i64 n) __attribute__((always_inline)) {
     __m256 weights[O];
 #pragma GCC unroll 8
-    for (int o = 0; o < O; ++o) weights[o] = load(w + o * w_stride + at, n);
+    for (int o = 0; o < O; ++o) {
+      weights[o] = load(w + o * w_stride + at, n);
+      // The next O rows: the processor's own prefetcher starts anew at each row, too late for rows of a few KiB.
+      _mm_prefetch(reinterpret_cast<const char*>(w + (o + O) * w_stride + at), _MM_HINT_T1);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       const __m256 in = load(x + i * x_stride + at, n);
@@ -92,7 +96,7 @@ void rows_of_tiles(const MatView<const float>& x, const W* w, i64 w_stride, floa
 
 // O outputs at a time: O rows of weights stay in the cache while the rows of x pass.
 template <class W, int N, int O>
-void matmul_tiled(const MatView<const float>& x, const MatView<const W>& w, const MatView<float>& y, bool add) {
+void outputs_of_tiles(const MatView<const float>& x, const MatView<const W>& w, const MatView<float>& y, bool add) {
   i64 o = 0;
   for (; o + O <= w.rows; o += O) rows_of_tiles<W, N, O>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
   for (; o < w.rows; ++o) rows_of_tiles<W, N, 1>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
@@ -100,15 +104,15 @@ void matmul_tiled(const MatView<const float>& x, const MatView<const W>& w, cons
 
 template <class W>
 void matmul(MatView<const float> x, MatView<const W> w, MatView<float> y, bool add) {
-  constexpr i64 rows_in_cache = 32;
-  for (i64 i = 0; i < x.rows; i += rows_in_cache) {
-    const i64 n = x.rows - i < rows_in_cache ? x.rows - i : rows_in_cache;
+  constexpr i64 rows_together = 32;  // their inputs stay in the second-level cache
+  for (i64 i = 0; i < x.rows; i += rows_together) {
+    const i64 n = x.rows - i < rows_together ? x.rows - i : rows_together;
     const MatView<const float> part{x.data + i * x.stride, n, x.cols, x.stride};
     const MatView<float> out{y.data + i * y.stride, n, y.cols, y.stride};
     if (n == 1)
-      matmul_tiled<W, 1, 8>(part, w, out, add);
+      outputs_of_tiles<W, 1, 8>(part, w, out, add);
     else
-      matmul_tiled<W, 4, 3>(part, w, out, add);
+      outputs_of_tiles<W, 4, 3>(part, w, out, add);
   }
 }
 

@@ -24,10 +24,9 @@ struct F32 {
   using Weight = float;
   using Lanes = __m512;
   static constexpr i64 step = 16;
-  static Lanes weights(const float* w, i64 n) {
-    return n >= step ? _mm512_loadu_ps(w) : _mm512_maskz_loadu_ps(first_lanes16(n), w);
+  static Lanes load(const float* p, i64 n) {  // the first min(n, step) elements, the other lanes 0
+    return n >= step ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(first_lanes16(n), p);
   }
-  static Lanes inputs(const float* x, i64 n) { return weights(x, n); }
   static __m512 multiply_add(Lanes x, Lanes w, __m512 sum) { return _mm512_fmadd_ps(x, w, sum); }
 };
 
@@ -35,21 +34,22 @@ struct Bf16 {
   using Weight = bf16;
   using Lanes = __m512bh;
   static constexpr i64 step = 32;
-  static Lanes weights(const bf16* w, i64 n) {
-    return (__m512bh)(n >= step ? _mm512_loadu_si512(w) : _mm512_maskz_loadu_epi16(first_lanes32(n), w));
+  static Lanes load(const void* p, i64 n) {
+    return (__m512bh)(n >= step ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16(first_lanes32(n), p));
   }
-  static Lanes inputs(const float* x, i64 n) {  // rounded to bf16
-    if (n >= step) return _mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x));
-    const __mmask16 high = n > 16 ? first_lanes16(n - 16) : __mmask16{0};
-    return _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, x + 16),
-                               _mm512_maskz_loadu_ps(first_lanes16(n > 16 ? 16 : n), x));
+  static Lanes load(const bf16* p, i64 n) { return load(static_cast<const void*>(p), n); }
+  static Lanes load(const std::uint16_t* p, i64 n) { return load(static_cast<const void*>(p), n); }
+  static Lanes load(const float* p, i64 n) {  // rounded
+    if (n >= step) return _mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + 16), _mm512_loadu_ps(p));
+    const __m512 low = F32::load(p, n), high = n > 16 ? F32::load(p + 16, n - 16) : _mm512_setzero_ps();
+    return _mm512_cvtne2ps_pbh(high, low);
   }
   static __m512 multiply_add(Lanes x, Lanes w, __m512 sum) { return _mm512_dpbf16_ps(sum, x, w); }
 };
 
 // y [N, O] from x [N, k] and w [O, k].
-template <class Type, int N, int O>
-void tile(const float* x, i64 x_stride, const typename Type::Weight* w, i64 w_stride, i64 k, float* y, i64 y_stride,
+template <class Type, int N, int O, class X>
+void tile(const X* x, i64 x_stride, const typename Type::Weight* w, i64 w_stride, i64 k, float* y, i64 y_stride,
           bool add) {
   __m512 sum[N][O];
 #pragma GCC unroll 8
@@ -59,10 +59,12 @@ void tile(const float* x, i64 x_stride, const typename Type::Weight* w, i64 w_st
   const auto step = [&](i64 at, i64 n) __attribute__((always_inline)) {
     typename Type::Lanes in[N];
 #pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) in[i] = Type::inputs(x + i * x_stride + at, n);
+    for (int i = 0; i < N; ++i) in[i] = Type::load(x + i * x_stride + at, n);
 #pragma GCC unroll 8
     for (int o = 0; o < O; ++o) {
-      const typename Type::Lanes weights = Type::weights(w + o * w_stride + at, n);
+      const typename Type::Lanes weights = Type::load(w + o * w_stride + at, n);
+      // The next O rows: the processor's own prefetcher starts anew at each row, too late for rows of a few KiB.
+      _mm_prefetch(reinterpret_cast<const char*>(w + (o + O) * w_stride + at), _MM_HINT_T1);
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) sum[i][o] = Type::multiply_add(in[i], weights, sum[i][o]);
     }
@@ -80,40 +82,70 @@ void tile(const float* x, i64 x_stride, const typename Type::Weight* w, i64 w_st
     }
 }
 
-// All outputs for N rows at a time (the last rows fewer), O outputs at a time: O rows of weights stay in the cache
-// while the rows of x pass.
-template <class Type, int N, int O>
-void rows_of_tiles(const MatView<const float>& x, const typename Type::Weight* w, i64 w_stride, float* y, i64 y_stride,
+// O outputs for all rows, N rows at a time (the last rows fewer).
+template <class Type, int N, int O, class X>
+void rows_of_tiles(const MatView<X>& x, const typename Type::Weight* w, i64 w_stride, float* y, i64 y_stride,
                    bool add) {
   i64 i = 0;
   for (; i + N <= x.rows; i += N)
     tile<Type, N, O>(x.data + i * x.stride, x.stride, w, w_stride, x.cols, y + i * y_stride, y_stride, add);
-  if constexpr (N > 1)
-    if (i < x.rows)
-      rows_of_tiles<Type, N - 1, O>({x.data + i * x.stride, x.rows - i, x.cols, x.stride}, w, w_stride,
-                                    y + i * y_stride, y_stride, add);
+  if constexpr (N > 1) {
+    const MatView<X> rest{x.data + i * x.stride, x.rows - i, x.cols, x.stride};
+    if (rest.rows > 0) rows_of_tiles<Type, N - 1, O>(rest, w, w_stride, y + i * y_stride, y_stride, add);
+  }
 }
 
-template <class Type, int N, int O>
-void matmul_tiled(const MatView<const float>& x, const MatView<const typename Type::Weight>& w, const MatView<float>& y,
-                  bool add) {
+// O outputs at a time: O rows of weights stay in the cache while the rows of x pass.
+template <class Type, int N, int O, class X>
+void outputs_of_tiles(const MatView<X>& x, const MatView<const typename Type::Weight>& w, const MatView<float>& y,
+                      bool add) {
   i64 o = 0;
   for (; o + O <= w.rows; o += O)
     rows_of_tiles<Type, N, O>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
   for (; o < w.rows; ++o) rows_of_tiles<Type, N, 1>(x, w.data + o * w.stride, w.stride, y.data + o, y.stride, add);
 }
 
-template <class Type>
-void matmul(MatView<const float> x, MatView<const typename Type::Weight> w, MatView<float> y, bool add) {
-  constexpr i64 rows_in_cache = 32;
-  for (i64 i = 0; i < x.rows; i += rows_in_cache) {
-    const i64 n = x.rows - i < rows_in_cache ? x.rows - i : rows_in_cache;
-    const MatView<const float> part{x.data + i * x.stride, n, x.cols, x.stride};
+template <class Type, class X>
+void matmul_rows(const MatView<X>& x, const MatView<const typename Type::Weight>& w, const MatView<float>& y,
+                 bool add) {
+  if (x.rows <= 3)
+    outputs_of_tiles<Type, 3, 8>(x, w, y, add);
+  else
+    outputs_of_tiles<Type, 4, 6>(x, w, y, add);
+}
+
+constexpr i64 rows_together = 32;  // their inputs stay in the second-level cache
+
+void matmul_f32(MatView<const float> x, MatView<const float> w, MatView<float> y, bool add) {
+  for (i64 i = 0; i < x.rows; i += rows_together) {
+    const i64 n = x.rows - i < rows_together ? x.rows - i : rows_together;
+    const MatView<const float> in{x.data + i * x.stride, n, x.cols, x.stride};
+    matmul_rows<F32>(in, w, {y.data + i * y.stride, n, y.cols, y.stride}, add);
+  }
+}
+
+void matmul_bf16(MatView<const float> x, MatView<const bf16> w, MatView<float> y, bool add) {
+  // Inputs are rounded once into this buffer (twice as fast at 8 rows as rounding them anew for every few outputs).
+  constexpr i64 room = 64 << 10;
+  alignas(64) std::uint16_t rounded[room];  // not bf16, whose constructor would clear it
+  const i64 k = x.cols;
+  const i64 fitting = room / (k > 0 ? k : 1);
+  const i64 most = fitting < rows_together ? fitting : rows_together;
+  const bool fits = most >= (x.rows < 4 ? x.rows : 4);
+  for (i64 i = 0, n = 0; i < x.rows; i += n) {
+    n = fits ? most : rows_together;
+    if (n > x.rows - i) n = x.rows - i;
     const MatView<float> out{y.data + i * y.stride, n, y.cols, y.stride};
-    if (n <= 3)
-      matmul_tiled<Type, 3, 8>(part, w, out, add);
-    else
-      matmul_tiled<Type, 4, 6>(part, w, out, add);
+    if (!fits) {  // rows so long that the buffer holds fewer than a tile of them
+      matmul_rows<Bf16>(MatView<const float>{x.data + i * x.stride, n, k, x.stride}, w, out, add);
+      continue;
+    }
+    for (i64 r = 0; r < n; ++r)
+      for (i64 at = 0; at < k; at += Bf16::step) {
+        const __m512i lanes = (__m512i)Bf16::load(x.data + (i + r) * x.stride + at, k - at);
+        _mm512_mask_storeu_epi16(rounded + r * k + at, first_lanes32(k - at < 32 ? k - at : 32), lanes);
+      }
+    matmul_rows<Bf16>(MatView<const std::uint16_t>{rounded, n, k, k}, w, out, add);
   }
 }
 
@@ -141,7 +173,7 @@ __m512 exp(__m512 x) {
 void rms_norm(const float* x, const float* w, float eps, float* y, i64 n) {
   __m512 squares = _mm512_setzero_ps();
   for (i64 i = 0; i < n; i += 16) {
-    const __m512 v = F32::weights(x + i, n - i);
+    const __m512 v = F32::load(x + i, n - i);
     squares = _mm512_fmadd_ps(v, v, squares);
   }
   const float scale = 1 / __builtin_sqrtf(_mm512_reduce_add_ps(squares) / static_cast<float>(n) + eps);
@@ -292,8 +324,8 @@ void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 
 }  // namespace
 
 constinit const Isa avx512_bf16_isa{
-    .matmul_f32 = matmul<F32>,
-    .matmul_bf16 = matmul<Bf16>,
+    .matmul_f32 = matmul_f32,
+    .matmul_bf16 = matmul_bf16,
     .rms_norm = rms_norm,
     .attend_f32 = attend<float>,
     .attend_bf16 = attend<bf16>,
