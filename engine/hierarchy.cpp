@@ -1,0 +1,262 @@
+#include "engine/hierarchy.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace photon {
+namespace {
+
+constexpr std::int64_t prefill_slice = 2048;  // tokens encoded at once: bounds memory, still fills the matrix units
+constexpr std::int64_t score_slice = 512;     // tokens decoded at once
+constexpr std::int64_t logits_slice = 64;     // rows of logits held at once
+
+}  // namespace
+
+Hierarchy::Hierarchy(const Model& model) : model_(model), levels_(static_cast<std::size_t>(model.n_levels() + 1)) {}
+
+// ---- bottom-up ----
+
+void Hierarchy::encode(std::span<const Extension> batch) {
+  sequences_.clear();
+  for (const Extension& e : batch) sequences_.push_back(e.sequence);
+  if (model_.trunk)
+    encode_trunk(batch);
+  else
+    encode_tokens(batch);                                               // X⁽⁰⁾ = embed(t)
+  for (std::int64_t l = 1; l <= L(); ++l) encode_level(l, sequences_);  // X⁽ˡ⁾ = Encoder_l(Chunker_l(X⁽ˡ⁻¹⁾))
+  for (const Extension& e : batch) e.sequence->n_tokens += std::ssize(e.tokens);
+}
+
+void Hierarchy::encode_tokens(std::span<const Extension> batch) {
+  LevelScratch& t = scratch(0);
+  t.units.resize(1, model_.spec.d_embed);
+  for (const Extension& e : batch)
+    for (const std::int32_t token : e.tokens) {
+      read_row(model_.embed, token, t.units.row(0));
+      e.sequence->units_of(0).append(t.units.row(0));
+    }
+}
+
+// The vanilla model: Trunk(embed([bos, t …])).  Position p of the trunk is unit p - 1, which predicts token p.
+void Hierarchy::encode_trunk(std::span<const Extension> batch) {
+  LevelScratch& t = scratch(0);
+  std::int64_t n = 0;
+  for (const Extension& e : batch) n += std::ssize(e.tokens) + (e.sequence->units_of(0).end() < 0);
+  t.rows.clear();
+  t.units.resize(n, model_.spec.d_embed);
+  for (const Extension& e : batch) {
+    std::int64_t position = e.sequence->units_of(0).end() + 1;
+    const auto add = [&](std::int64_t token) {
+      read_row(model_.embed, token, t.units.row(std::ssize(t.rows)));
+      t.rows.push_back({&e.sequence->encoders.front(), position++});
+    };
+    if (position == 0) add(model_.spec.bos_token_id);
+    for (const std::int32_t token : e.tokens) add(token);
+  }
+  forward(*model_.trunk, t.rows, stack_, t.units);
+  for (std::int64_t r = 0; const Extension& e : batch)
+    for (KvCache* cache = &e.sequence->encoders.front(); r < n && t.rows[static_cast<std::size_t>(r)].cache == cache;
+         ++r)
+      e.sequence->units_of(0).append(t.units.row(r));
+}
+
+// Every complete chunk of level l-1 that has no unit of level l yet gets one.
+void Hierarchy::encode_level(std::int64_t l, std::span<Sequence* const> batch) {
+  LevelScratch& t = scratch(l);
+  const LevelWeights& w = model_.level(l);
+  const std::int64_t C = model_.spec.level(l).chunk_size;
+  t.rows.clear();
+  for (Sequence* s : batch)
+    for (std::int64_t g = s->units_of(l).end(); (g + 1) * C <= s->units_of(l - 1).end(); ++g)
+      t.rows.push_back({&s->encoder(l), g});
+  if (t.rows.empty()) return;
+
+  const std::int64_t n = std::ssize(t.rows);
+  t.chunks.resize(n, C * model_.spec.width(l - 1));
+  for (std::int64_t r = 0; Sequence * s : batch)
+    for (; r < n && t.rows[static_cast<std::size_t>(r)].cache == &s->encoder(l); ++r)
+      std::ranges::copy(s->units_of(l - 1).at(t.rows[static_cast<std::size_t>(r)].position * C, C),
+                        t.chunks.row(r).begin());
+
+  Matrix<float>& x = w.chunker ? t.units : t.chunks;  // A⁽ˡ⁾ [n, D_l], then X⁽ˡ⁾
+  if (w.chunker) {
+    x.resize(n, model_.spec.width(l));
+    project(t.chunks, *w.chunker, x);
+  }
+  forward(w.encoder, t.rows, stack_, x);
+  for (std::int64_t r = 0; Sequence * s : batch)
+    for (; r < n && t.rows[static_cast<std::size_t>(r)].cache == &s->encoder(l); ++r) s->units_of(l).append(x.row(r));
+}
+
+// ---- top-down ----
+
+// X̂⁽ˡ⁾ [n, width of cond⁽ˡ⁾] of units of level l: what their groups are decoded from.  At the top the shifted X⁽ᴸ⁾.
+MatView<const float> Hierarchy::predict(std::int64_t l, std::span<const Units> units) {
+  if (l == L()) {
+    Matrix<float>& conds = scratch(l).conds;
+    std::int64_t n = 0;
+    for (const Units& u : units) n += u.to - u.from;
+    conds.resize(n, model_.spec.width(l));
+    for (std::int64_t r = 0; const Units& u : units)
+      for (std::int64_t g = u.from; g < u.to; ++g)
+        std::ranges::copy(u.sequence->units_of(l).at(g - 1), conds.row(r++).begin());
+    return conds;
+  }
+  const GroupLayout layout(model_.spec.level(l + 1));
+  auto& batch = scratch(l + 1).layout_rows;
+  batch.clear();
+  for (const Units& u : units) {
+    const std::int64_t begin = begin_of(l + 1, *u.sequence, u.from), end = layout.row_of(u.to - 1) + 1;
+    assert(begin <= layout.row_of(u.from));
+    batch.push_back({.sequence = u.sequence, .begin = begin, .end = end, .wanted = layout.row_of(u.from)});
+  }
+  return decode(l + 1, batch);
+}
+
+// Where Decoder_l has to begin, or to go on, so that its predictions from `unit` on are exact.
+std::int64_t Hierarchy::begin_of(std::int64_t l, Sequence& sequence, std::int64_t unit) const {
+  const GroupLayout layout(model_.spec.level(l));
+  return std::max(sequence.decoder(l).fed, layout.replay_from(layout.row_of(unit)));
+}
+
+// Decoder_l over rows of its layout; X̂⁽ˡ⁻¹⁾ [n, E_l] of those that predict a unit, from `wanted` on.
+MatView<const float> Hierarchy::decode(std::int64_t l, std::span<const LayoutRows> batch) {
+  const GroupLayout layout(model_.spec.level(l));
+  const std::int64_t R = layout.R, C = layout.C, E = model_.spec.level(l).decoder.d_model;
+  LevelScratch& t = scratch(l);
+  t.groups.clear();
+  for (const LayoutRows& b : batch)
+    if (const auto from = layout.group_from(b.begin), to = layout.group_from(b.end); from < to)
+      t.groups.push_back({.sequence = b.sequence, .from = from, .to = to});
+  const float* prefix = t.groups.empty() ? nullptr : convert(l, predict(l, t.groups)).data;
+
+  t.decoder_rows.clear();
+  for (const LayoutRows& b : batch) {
+    DecoderState& decoder = b.sequence->decoder(l);
+    KvCache& cache = decoder.caches.front();
+    if (layout.stream && b.begin > decoder.fed) cache.restart(b.begin);
+    for (std::int64_t row = b.begin; row < b.end; ++row) {
+      const std::int64_t g = row / layout.period(), slot = row % layout.period();
+      DecoderRow r{.cache = &cache, .position = layout.stream ? row : slot};
+      if (slot < R) {
+        r.prefix = prefix;
+        prefix += E;
+      } else if (slot - R < C - 1 || layout.stream) {
+        r.content = b.sequence->units_of(l - 1).at(g * C + slot - R).data();
+      } else {
+        continue;
+      }
+      r.output = row >= b.wanted && R - 1 <= slot && slot < R + C - 1;
+      t.decoder_rows.push_back(r);
+    }
+    decoder.fed = b.end;
+  }
+  return run_decoder(l);
+}
+
+// U⁽ˡ⁾ = Converter_l(cond⁽ˡ⁾)  [n, R·E]: vector r of a group at columns r·E …
+MatView<const float> Hierarchy::convert(std::int64_t l, MatView<const float> conds) {
+  Matrix<float>& prefixes = scratch(l).prefixes;
+  prefixes.resize(conds.rows, model_.level(l).converter.rows());
+  project(conds, model_.level(l).converter, prefixes);
+  return prefixes;
+}
+
+// Decoder_l over scratch(l).decoder_rows; the outputs [n, E] of the marked ones.
+MatView<const float> Hierarchy::run_decoder(std::int64_t l) {
+  LevelScratch& t = scratch(l);
+  const LevelWeights& w = model_.level(l);
+  const std::int64_t D = model_.spec.width(l - 1), E = w.decoder.spec.d_model;
+  const auto is_content = [](const DecoderRow& r) { return r.content != nullptr; };
+
+  t.contents.resize(std::ranges::count_if(t.decoder_rows, is_content), D);
+  for (std::int64_t c = 0; const DecoderRow& r : t.decoder_rows)
+    if (is_content(r)) std::copy_n(r.content, D, t.contents.row(c++).begin());
+  if (w.content_proj) {
+    t.projected.resize(t.contents.rows(), E);
+    project(t.contents, *w.content_proj, t.projected);
+  }
+  const Matrix<float>& contents = w.content_proj ? t.projected : t.contents;  // P_l X⁽ˡ⁻¹⁾ [n, E]
+
+  t.rows.clear();
+  t.x.resize(std::ssize(t.decoder_rows), E);
+  for (std::int64_t c = 0; const DecoderRow& r : t.decoder_rows) {
+    std::copy_n(is_content(r) ? contents.row(c++).data() : r.prefix, E, t.x.row(std::ssize(t.rows)).begin());
+    t.rows.push_back({r.cache, r.position});
+  }
+  forward(w.decoder, t.rows, stack_, t.x);
+
+  std::int64_t n = 0;
+  for (std::int64_t r = 0; r < t.x.rows(); ++r)
+    if (t.decoder_rows[static_cast<std::size_t>(r)].output) std::ranges::copy(t.x.row(r), t.x.row(n++).begin());
+  return t.x.view().slice(0, n);
+}
+
+MatView<const float> Hierarchy::head(MatView<const float> x) {
+  logits_.resize(x.rows, model_.spec.vocab_size);
+  project(x, model_.lm_head, logits_);
+  return logits_;
+}
+
+void Hierarchy::project(MatView<const float> x, const Weight& w, MatView<float> y) {
+  if (x.rows == 0) return;
+  matmul(x, w, y);
+  stack_.weight_bytes_read += bytes_of(w);
+}
+
+// ---- hiergen ----
+
+// Drops the units that neither a chunk in progress nor a prediction from n_tokens on will want.
+void Hierarchy::forget(Sequence& sequence) const {
+  std::int64_t unit = sequence.n_tokens;  // of level l-1: the first that may still be predicted
+  for (std::int64_t l = 1; l <= L(); ++l) {
+    const GroupLayout layout(model_.spec.level(l));
+    const std::int64_t begin = begin_of(l, sequence, unit),
+                       next_chunk = std::max<std::int64_t>(0, sequence.units_of(l).end()) * layout.C;
+    sequence.units_of(l - 1).drop_before(std::min(next_chunk, layout.content_from(begin)));
+    unit = layout.group_from(begin);
+  }
+  sequence.units_of(L()).drop_before(unit - 1);  // conditions are shifted by one
+}
+
+void Hierarchy::prefill(Sequence& sequence, std::span<const std::int32_t> tokens) {
+  do {
+    const auto n = std::min(tokens.size(), static_cast<std::size_t>(prefill_slice));
+    const Extension slice{&sequence, tokens.first(n)};
+    encode({&slice, 1});
+    forget(sequence);
+    tokens = tokens.subspan(n);
+  } while (!tokens.empty());
+}
+
+MatView<const float> Hierarchy::next_logits(std::span<Sequence* const> batch) {
+  next_.clear();
+  for (Sequence* s : batch) next_.push_back({.sequence = s, .from = s->n_tokens, .to = s->n_tokens + 1});
+  return head(predict(0, next_));
+}
+
+MatView<const float> Hierarchy::step(std::span<const Extension> batch) {
+  encode(batch);
+  for (Sequence* s : sequences_) forget(*s);
+  return next_logits(sequences_);
+}
+
+void Hierarchy::score(Sequence& sequence, std::span<const std::int32_t> tokens, const Visit& visit) {
+  assert(sequence.n_tokens == 0);
+  while (!tokens.empty()) {
+    const auto n = std::min(tokens.size(), static_cast<std::size_t>(score_slice));
+    const Extension slice{&sequence, tokens.first(n)};
+    std::int64_t position = sequence.n_tokens;
+    encode({&slice, 1});
+    const Units units{.sequence = &sequence, .from = position, .to = sequence.n_tokens};
+    const MatView<const float> x = predict(0, {&units, 1});  // X̂⁽⁰⁾ [n, E_1]
+    for (std::int64_t r = 0; r < x.rows; r += logits_slice) {
+      const MatView<const float> logits = head(x.slice(r, std::min(logits_slice, x.rows - r)));
+      for (std::int64_t i = 0; i < logits.rows; ++i) visit(position++, logits.row(i));
+    }
+    forget(sequence);
+    tokens = tokens.subspan(n);
+  }
+}
+
+}  // namespace photon

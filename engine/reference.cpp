@@ -1,0 +1,218 @@
+#include "engine/reference.h"
+
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "weights/model_folder.h"
+
+namespace photon {
+namespace {
+
+using Vec = std::vector<double>;
+using Rows = std::vector<Vec>;
+
+struct Tensor {
+  std::int64_t rows = 0, cols = 0;
+  Vec values;
+};
+
+struct Reference {
+  explicit Reference(const std::filesystem::path& path) : folder(open_model_folder(path)), spec(folder.spec) {}
+
+  const Tensor& tensor(const std::string& name) {
+    if (const auto found = loaded.find(name); found != loaded.end()) return found->second;
+    const TensorView& view = folder.weights.at(name);
+    Tensor t{.rows = view.shape.front(), .cols = view.shape.size() > 1 ? view.shape.back() : 1, .values = {}};
+    for (std::int64_t i = 0; i < view.elements(); ++i) {
+      std::uint32_t bits = 0;
+      if (view.dtype == DType::f32)
+        std::memcpy(&bits, view.bytes.data() + 4 * i, 4);
+      else
+        std::memcpy(reinterpret_cast<std::byte*>(&bits) + 2, view.bytes.data() + 2 * i, 2);
+      float x = 0;
+      std::memcpy(&x, &bits, 4);
+      t.values.push_back(static_cast<double>(x));
+    }
+    return loaded.emplace(name, std::move(t)).first->second;
+  }
+
+  Vec linear(const Vec& x, const std::string& name) {
+    const Tensor& w = tensor(name);
+    Vec y(static_cast<std::size_t>(w.rows), 0.0);
+    for (std::size_t o = 0; o < y.size(); ++o)
+      for (std::size_t i = 0; i < x.size(); ++i) y[o] += w.values[o * x.size() + i] * x[i];
+    return y;
+  }
+
+  Vec norm(const Vec& x, const std::string& name) {
+    double squares = 0;
+    for (const double v : x) squares += v * v;
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(x.size()) + spec.norm_eps);
+    Vec y = x;
+    for (std::size_t i = 0; i < x.size(); ++i) y[i] *= scale * tensor(name).values[i];
+    return y;
+  }
+
+  void rotate(Vec& x, std::int64_t position, const StackSpec& s) const {
+    const auto h = static_cast<std::size_t>(s.head_dim), half = h / 2;
+    for (std::size_t head = 0; head < x.size(); head += h)
+      for (std::size_t i = 0; i < half; ++i) {
+        const double angle = static_cast<double>(position) *
+                             std::pow(s.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+        double &a = x[head + i], &b = x[head + i + (h - half)];
+        const double a0 = a, b0 = b;
+        a = a0 * std::cos(angle) - b0 * std::sin(angle);
+        b = a0 * std::sin(angle) + b0 * std::cos(angle);
+      }
+  }
+
+  Rows stack(const std::string& name, const StackSpec& s, Rows x, const std::vector<std::int64_t>& positions,
+             const std::function<bool(std::size_t, std::size_t)>& sees) {
+    const auto h = static_cast<std::size_t>(s.head_dim), H = static_cast<std::size_t>(s.n_heads);
+    const std::size_t group = H / static_cast<std::size_t>(s.n_kv_heads);
+    for (std::int64_t layer = 0; layer < s.n_layers; ++layer) {
+      const std::string at = name + ".layers." + std::to_string(layer) + ".";
+      Rows q, k, v;
+      for (std::size_t r = 0; r < x.size(); ++r) {
+        const Vec normed = norm(x[r], at + "attn_norm.weight");
+        q.push_back(linear(normed, at + "attn.q.weight"));
+        k.push_back(linear(normed, at + "attn.k.weight"));
+        v.push_back(linear(normed, at + "attn.v.weight"));
+        rotate(q[r], positions[r], s);
+        rotate(k[r], positions[r], s);
+      }
+      for (std::size_t r = 0; r < x.size(); ++r) {
+        Vec att(H * h, 0.0);
+        for (std::size_t head = 0; head < H; ++head) {
+          const std::size_t kv = head / group;
+          Vec weights(x.size(), 0.0);
+          double total = 0;
+          for (std::size_t c = 0; c < x.size(); ++c) {
+            if (!sees(r, c)) continue;
+            double dot = 0;
+            for (std::size_t i = 0; i < h; ++i) dot += q[r][head * h + i] * k[c][kv * h + i];
+            total += weights[c] = std::exp(dot / std::sqrt(static_cast<double>(h)));
+          }
+          for (std::size_t c = 0; c < x.size(); ++c)
+            for (std::size_t i = 0; i < h; ++i) att[head * h + i] += weights[c] / total * v[c][kv * h + i];
+        }
+        const Vec o = linear(att, at + "attn.o.weight");
+        for (std::size_t i = 0; i < o.size(); ++i) x[r][i] += o[i];
+      }
+      for (Vec& row : x) {
+        const Vec normed = norm(row, at + "mlp_norm.weight");
+        Vec gate = linear(normed, at + "mlp.gate.weight");
+        const Vec up = linear(normed, at + "mlp.up.weight");
+        for (std::size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
+        const Vec down = linear(gate, at + "mlp.down.weight");
+        for (std::size_t i = 0; i < down.size(); ++i) row[i] += down[i];
+      }
+    }
+    for (Vec& row : x) row = norm(row, name + ".norm.weight");
+    return x;
+  }
+
+  Vec embed(std::int64_t token) {
+    const Tensor& w = tensor("embed.weight");
+    return {w.values.begin() + token * w.cols, w.values.begin() + (token + 1) * w.cols};
+  }
+
+  // X⁽ˡ⁾ of the complete units.
+  Rows encode(std::int64_t l, const Rows& below) {
+    const LevelSpec& level = spec.level(l);
+    const std::string at = "levels." + std::to_string(l) + ".";
+    const auto C = static_cast<std::size_t>(level.chunk_size);
+    const auto w = static_cast<std::size_t>(level.encoder.span.size);
+    Rows A;
+    std::vector<std::int64_t> positions;
+    for (std::size_t g = 0; (g + 1) * C <= below.size(); ++g) {
+      Vec a;
+      for (std::size_t j = 0; j < C; ++j) a.insert(a.end(), below[g * C + j].begin(), below[g * C + j].end());
+      A.push_back(level.chunker == Chunker::linear ? linear(a, at + "chunker.weight") : a);
+      positions.push_back(static_cast<std::int64_t>(g));
+    }
+    return stack(at + "encoder", level.encoder, A, positions, [&](std::size_t r, std::size_t c) {
+      switch (level.encoder.span.kind) {
+        case Span::Kind::window:
+          return c <= r && r < c + w;
+        case Span::Kind::block:
+          return c <= r && c / w == r / w;
+        default:
+          return c <= r;
+      }
+    });
+  }
+
+  // X̂⁽ˡ⁻¹⁾ of every unit of level l-1 and of the next one, from cond⁽ˡ⁾ of all groups.
+  Rows decode(std::int64_t l, const Rows& conds, const Rows& units) {
+    const LevelSpec& level = spec.level(l);
+    const std::string at = "levels." + std::to_string(l) + ".";
+    const auto C = static_cast<std::size_t>(level.chunk_size), R = static_cast<std::size_t>(level.converter_len);
+    const auto E = static_cast<std::ptrdiff_t>(level.decoder.d_model);
+    const bool stream = level.decoder.span.kind == Span::Kind::stream;
+    Rows x;
+    std::vector<std::int64_t> positions;
+    std::vector<std::size_t> group, predicts;  // predicts: the row of each unit
+    for (std::size_t g = 0; g * C <= units.size(); ++g) {
+      const Vec U = linear(conds[g], at + "converter.weight");
+      for (std::size_t slot = 0; slot < R + C; ++slot) {
+        const std::size_t content = g * C + slot - R;
+        if (slot >= R && content >= units.size()) break;
+        if (slot == R + C - 1 && !stream) break;
+        if (slot < R)
+          x.emplace_back(U.begin() + static_cast<std::ptrdiff_t>(slot) * E,
+                         U.begin() + static_cast<std::ptrdiff_t>(slot + 1) * E);
+        else
+          x.push_back(folder.weights.contains(at + "content_proj.weight")
+                          ? linear(units[content], at + "content_proj.weight")
+                          : units[content]);
+        positions.push_back(static_cast<std::int64_t>(stream ? g * (R + C) + slot : slot));
+        group.push_back(g);
+        if (slot + 1 >= R && slot + 1 < R + C) predicts.push_back(x.size() - 1);
+      }
+    }
+    const auto w = static_cast<std::size_t>(level.decoder.span.size);
+    const Rows y = stack(at + "decoder", level.decoder, x, positions, [&](std::size_t r, std::size_t c) {
+      return c <= r && (stream ? r < c + w : group[r] == group[c]);
+    });
+    Rows predicted;
+    for (const std::size_t row : predicts) predicted.push_back(y[row]);
+    return predicted;
+  }
+
+  Rows logits(std::span<const std::int32_t> tokens) {
+    std::vector<Rows> X(1);  // X[l] = X⁽ˡ⁾
+    for (const std::int32_t token : tokens) X[0].push_back(embed(token));
+    Rows predicted;
+    if (spec.trunk) {
+      X[0].insert(X[0].begin(), embed(spec.bos_token_id));
+      std::vector<std::int64_t> positions;
+      for (std::size_t i = 0; i < X[0].size(); ++i) positions.push_back(static_cast<std::int64_t>(i));
+      predicted = stack("trunk", *spec.trunk, X[0], positions, [](std::size_t r, std::size_t c) { return c <= r; });
+    } else {
+      for (std::int64_t l = 1; l <= spec.n_levels(); ++l) X.push_back(encode(l, X.back()));
+      predicted = X.back();
+      predicted.insert(predicted.begin(), tensor("start.weight").values);
+      for (std::int64_t l = spec.n_levels(); l >= 1; --l)
+        predicted = decode(l, predicted, X[static_cast<std::size_t>(l - 1)]);
+    }
+    for (Vec& row : predicted) row = linear(row, spec.tie_embeddings ? "embed.weight" : "lm_head.weight");
+    return predicted;
+  }
+
+  ModelFolder folder;
+  const Spec& spec;
+  std::map<std::string, Tensor> loaded;
+};
+
+}  // namespace
+
+std::vector<std::vector<double>> reference_logits(const std::filesystem::path& model_folder,
+                                                  std::span<const std::int32_t> tokens) {
+  return Reference(model_folder).logits(tokens);
+}
+
+}  // namespace photon

@@ -1,0 +1,100 @@
+#include "engine/sampler.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace photon {
+namespace {
+
+// Comparisons are written so that NaN is refused too.
+void require(bool holds, const char* flag, double value, const char* wanted) {
+  if (!holds) throw InputError(fmt::format("{} is {}, must be {}", flag, value, wanted));
+}
+
+}  // namespace
+
+void check(const SamplerOptions& o) {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  require(o.temperature >= 0 && o.temperature < inf, "--temperature", o.temperature, "a number from 0 up");
+  require(o.top_k >= 0, "--top-k", static_cast<double>(o.top_k), "0 (all) or more");
+  require(o.top_p > 0 && o.top_p <= 1, "--top-p", o.top_p, "above 0 and at most 1");
+  require(o.min_p >= 0 && o.min_p <= 1, "--min-p", o.min_p, "from 0 to 1");
+  require(o.repetition_penalty > 0 && o.repetition_penalty < inf, "--repetition-penalty", o.repetition_penalty,
+          "a number above 0");
+}
+
+std::int32_t argmax(std::span<const float> logits) {
+  return static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
+}
+
+Sampler::Sampler(const SamplerOptions& options) : options_(options) { check(options_); }
+
+std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> recent,
+                             std::uint64_t sequence_id, std::int64_t position) {
+  if (!std::ranges::all_of(logits, [](float x) { return std::isfinite(x); }))
+    throw Error(
+        fmt::format("the logits at position {} are not finite: are the weights damaged? "
+                    "Try --dtype f32",
+                    position));
+  if (options_.repetition_penalty != 1.0) {
+    penalised_.assign(logits.begin(), logits.end());
+    recent = recent.last(std::min(recent.size(), static_cast<std::size_t>(repetition_window)));
+    window_.assign(recent.begin(), recent.end());
+    std::ranges::sort(window_);
+    window_.erase(std::unique(window_.begin(), window_.end()), window_.end());  // once, however often it occurred
+    for (const std::int32_t token : window_) {
+      float& x = penalised_[static_cast<std::size_t>(token)];
+      const auto penalty = static_cast<float>(options_.repetition_penalty);
+      x = x > 0 ? x / penalty : x * penalty;
+    }
+    logits = penalised_;
+  }
+  if (options_.temperature == 0) return argmax(logits);
+
+  const double largest = *std::ranges::max_element(logits);
+  candidates_.clear();
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    candidates_.push_back({static_cast<std::int32_t>(i), static_cast<double>(logits[i])});
+  // A total order, so that the kept set and the drawn token do not depend on the sorting algorithm.
+  const auto before = [](const Candidate& a, const Candidate& b) {
+    return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+  };
+  if (0 < options_.top_k && options_.top_k < std::ssize(candidates_)) {
+    std::nth_element(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(), before);
+    candidates_.resize(static_cast<std::size_t>(options_.top_k));
+  }
+  for (Candidate& c : candidates_) c.weight = std::exp((c.weight - largest) / options_.temperature);
+  if (options_.top_p < 1) {
+    double total = 0, kept = 0;
+    for (const Candidate& c : candidates_) total += c.weight;
+    const auto worse = [&](const Candidate& a, const Candidate& b) { return before(b, a); };
+    std::ranges::make_heap(candidates_, worse);  // the best first, one by one: no need to sort the rest
+    auto rest = candidates_.end();
+    while (rest != candidates_.begin() && kept < options_.top_p * total) {
+      std::pop_heap(candidates_.begin(), rest--, worse);
+      kept += rest->weight;
+    }
+    candidates_.erase(candidates_.begin(), rest);
+  }
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < options_.min_p; });  // the best has weight 1
+  std::ranges::sort(candidates_, {}, &Candidate::token);
+
+  double total = 0;
+  for (const Candidate& c : candidates_) total += c.weight;
+  // The position selects the stream of a generator that the seed and the sequence select.
+  double left =
+      Random(Random(options_.seed, sequence_id).next(), static_cast<std::uint64_t>(position)).uniform() * total;
+  for (const Candidate& c : candidates_) {
+    left -= c.weight;
+    if (left < 0) return c.token;
+  }
+  return std::ranges::max_element(candidates_, {}, &Candidate::weight)->token;  // rounding left a crumb
+}
+
+}  // namespace photon

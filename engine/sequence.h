@@ -1,0 +1,96 @@
+// The state of one sequence: per level its units, its encoder's cache and its decoder's.  docs/architecture.md §3.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/matrix.h"
+#include "engine/kv_cache.h"
+#include "engine/model.h"
+#include "spec/accounting.h"
+
+namespace photon {
+
+/// A decoder's stream, as it is laid out:  group g = [U_g,1 … U_g,R | content 1 … C], R + C positions a group.
+///
+///   R = 2, C = 3, group g:   U  U  x1 x2 x3 | U  U  …
+///   predicts slot               1  2  3  -    -  1        the row before a unit predicts it
+///
+/// A `stream` decoder runs all positions; a `chunk` decoder leaves out content C and counts from 0 in each group.
+struct GroupLayout {
+  explicit GroupLayout(const LevelSpec& level);
+
+  std::int64_t R, C;
+  bool stream;
+  std::int64_t
+      reach;  // positions back that a row's output depends on: n_layers·(w - 1) for a stream, its group for chunk
+
+  std::int64_t period() const { return R + C; }
+  std::int64_t start_of(std::int64_t group) const { return group * period(); }
+  /// The row that predicts a unit.
+  std::int64_t row_of(std::int64_t unit) const { return start_of(unit / C) + R - 1 + unit % C; }
+  /// The first group that starts at this row or later, and the first unit that is content there.
+  std::int64_t group_from(std::int64_t row) const { return (row + period() - 1) / period(); }
+  std::int64_t content_from(std::int64_t row) const;
+  /// Where the stack must begin so that every later output from `row` on is exact.
+  std::int64_t replay_from(std::int64_t row) const;
+};
+
+/// Consecutive units of one level, by their absolute index: [first(), end()).
+class UnitBuffer {
+ public:
+  UnitBuffer(std::int64_t first, std::int64_t width) : first_(first), end_(first), width_(width) {}
+
+  std::int64_t first() const { return first_; }
+  std::int64_t end() const { return end_; }
+  std::int64_t width() const { return width_; }
+  /// n units from `unit` on, one after another.  [n·width]
+  std::span<const float> at(std::int64_t unit, std::int64_t n = 1) const;
+  void append(MatView<const float> units);
+  void append(std::span<const float> unit);
+  void drop_before(std::int64_t unit);
+
+ private:
+  std::int64_t first_, end_, width_;
+  std::vector<float> values_;
+};
+
+struct DecoderState {
+  std::vector<KvCache> caches;  // one; in recgen one for each group that a `chunk` decoder runs at once
+  std::int64_t fed = 0;         // rows of the layout before this one are in the cache, or not needed
+};
+
+/// Move-only: its caches live in the pool, which outlives it.
+class Sequence {
+ public:
+  Sequence(const Model& model, KvPool& pool);
+
+  /// recgen's caches: no encoder below the top, and a cache for each group that a `chunk` decoder runs at once.
+  void keep_top_only();
+
+  /// KV bytes that its caches hold now; docs/architecture.md §4 says how many these must be.
+  std::int64_t kv_bytes_growing() const;
+  std::int64_t kv_bytes_constant() const;
+  KvTraffic kv_traffic() const;
+
+  std::int64_t n_tokens = 0;  // consumed so far
+  Protocol protocol = Protocol::hiergen;
+  /// units[l], l = 0…L: X⁽ˡ⁾ (recgen: X̂⁽ˡ⁾ below the top), as far back as a chunk or a decoder still wants them.  Those
+  /// of the top level are conditions: unit -1 is the start latent, or what the vanilla trunk makes of bos.
+  std::vector<UnitBuffer> units;
+  std::vector<KvCache> encoders;       // encoders[l-1]; of the vanilla model the trunk
+  std::vector<DecoderState> decoders;  // decoders[l-1]
+
+  UnitBuffer& units_of(std::int64_t l) { return units[static_cast<std::size_t>(l)]; }
+  KvCache& encoder(std::int64_t l) { return encoders[static_cast<std::size_t>(l - 1)]; }
+  DecoderState& decoder(std::int64_t l) { return decoders[static_cast<std::size_t>(l - 1)]; }
+
+ private:
+  KvCache decoder_cache(std::int64_t l) const;
+
+  const Model* model_;
+  KvPool* pool_;
+};
+
+}  // namespace photon
