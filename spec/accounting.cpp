@@ -264,7 +264,7 @@ Spec matching_vanilla(const Spec& spec) {
   trunk.n_layers = 2;
   const std::int64_t block = count_parameters(vanilla).total - one;
   const double layers = 1 + std::round(real(count_parameters(spec).total - one) / real(block));
-  trunk.n_layers = static_cast<std::int64_t>(std::max(layers, 1.0));
+  trunk.n_layers = static_cast<std::int64_t>(std::clamp(layers, 1.0, real(max_layers)));
   return vanilla;
 }
 

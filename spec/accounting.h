@@ -32,6 +32,9 @@ Parameters count_parameters(const Spec& spec);
 
 // ---- KV caches ----
 
+/// The longest context that can be asked for: up to here no valid spec overflows.
+inline constexpr std::int64_t max_context = std::int64_t{1} << 26;
+
 /// Positions of a cache page: `global` caches grow by whole pages.
 inline constexpr std::int64_t kv_page_units = 16;
 
@@ -89,8 +92,8 @@ inline constexpr double forward_and_backward = 3.0;
 // ---- comparison ----
 
 /// The vanilla model of nearest parameter count built from the level-1 decoder's block: vocabulary, tying and block are
-/// the same, the embedding is as wide as the block, and the number of layers is what fits best.  A vanilla spec matches
-/// itself.
+/// the same, the embedding is as wide as the block, and the number of layers is what fits best, at most max_layers.  A
+/// vanilla spec matches itself.
 Spec matching_vanilla(const Spec& spec);
 
 }  // namespace photon

@@ -256,6 +256,23 @@ TEST(Accounting, AllocationGrowsWithTheContextAndNeverByMoreThanAPageAStack) {
     }
 }
 
+TEST(Accounting, TheLargestCachesStayWithinInt64) {
+  const StackSpec widest{1, max_layers, 1 << 20, 1 << 20, 1, 1, 1e4, {}};
+  Spec spec;
+  spec.vocab_size = 3, spec.d_embed = 1;
+  spec.levels.assign(max_levels, {4, 1024, Chunker::linear, widest, widest});
+  for (LevelSpec& level : spec.levels) {
+    level.decoder.span = {chunk, 0};
+    if (&level != &spec.levels.back()) level.encoder.span = {window, 1 << 24};
+  }
+  ASSERT_EQ(problems(spec), std::vector<std::string>{});
+  EXPECT_GT(kv_bytes_allocated(spec, hiergen, max_context, 4), 7 * (std::int64_t{1} << 57));  // seven windows
+  EXPECT_GT(kv_bytes_allocated(spec, recgen, max_context, 4), std::int64_t{1} << 57);         // thousands of chunks
+  const Spec vanilla = matching_vanilla(spec);
+  EXPECT_EQ(vanilla.trunk->n_layers, max_layers);
+  EXPECT_EQ(static_cast<double>(kv_bytes_allocated(vanilla, hiergen, max_context - 1, 4)), 0x1p26 * 0x1p33);
+}
+
 TEST(Accounting, RecgenNeverCostsMoreThanHiergenExceptInConstantMemory) {
   for (const Spec& spec : odd_specs()) {
     const std::int64_t T = 3000;

@@ -18,9 +18,11 @@ namespace {
 
 using nlohmann::json;
 
+// Limits far above any use, so that sizes, products and cache bytes stay within int64_t.
 constexpr std::int64_t max_dimension = std::int64_t{1} << 24;
-constexpr std::int64_t max_layers = 1024;
-constexpr std::int64_t max_levels = 8;
+constexpr std::int64_t max_head_width = std::int64_t{1} << 20;    // n_heads·head_dim
+constexpr std::int64_t max_chunk_tokens = std::int64_t{1} << 16;  // C_≤L
+constexpr std::int64_t max_converter_len = std::int64_t{1} << 10;
 constexpr std::int64_t max_parameters = std::int64_t{1} << 40;
 constexpr std::int64_t max_config_bytes = 1 << 20;
 constexpr std::size_t max_json_depth = 16;
@@ -79,16 +81,16 @@ void check(const StackSpec& s, const std::string& place, std::initializer_list<S
            const char* spans_text, Problems& problems) {
   check_range(place, "d_model", s.d_model, 1, max_dimension, problems);
   check_range(place, "n_layers", s.n_layers, 1, max_layers, problems);
-  check_range(place, "n_heads", s.n_heads, 1, max_dimension, problems);
-  check_range(place, "n_kv_heads", s.n_kv_heads, 1, max_dimension, problems);
-  check_range(place, "head_dim", s.head_dim, 1, max_dimension, problems);
+  check_range(place, "n_heads", s.n_heads, 1, max_head_width, problems);
+  check_range(place, "n_kv_heads", s.n_kv_heads, 1, max_head_width, problems);
+  check_range(place, "head_dim", s.head_dim, 1, max_head_width, problems);
   check_range(place, "d_ff", s.d_ff, 1, max_dimension, problems);
   check_positive(place, "rope_theta", s.rope_theta, problems);
   if (problems.good(place, {"n_heads", "n_kv_heads"}) && s.n_heads % s.n_kv_heads != 0)
     problems.add(place, fmt::format("n_heads {} is not a multiple of n_kv_heads {}", s.n_heads, s.n_kv_heads));
-  if (problems.good(place, {"n_heads", "head_dim"}) && s.q_width() > max_dimension)
+  if (problems.good(place, {"n_heads", "head_dim"}) && s.q_width() > max_head_width)
     problems.add_bad(place, "head_dim",
-                     fmt::format("n_heads {} x head_dim {} is above {}", s.n_heads, s.head_dim, max_dimension));
+                     fmt::format("n_heads {} x head_dim {} is above {}", s.n_heads, s.head_dim, max_head_width));
   if (!problems.good(place, {"span"})) return;
   if (std::find(spans.begin(), spans.end(), s.span.kind) == spans.end())
     problems.add(place, fmt::format("span {} does not fit here, use {}", to_string(s.span), spans_text));
@@ -103,9 +105,9 @@ void check_chunk_tokens(const Spec& spec, Problems& problems) {
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     if (!problems.good(level_place(l), {"chunk_size"})) return;
     tokens *= spec.level(l).chunk_size;
-    if (tokens > max_dimension) {
+    if (tokens > max_chunk_tokens) {
       problems.add_bad(level_place(l), "chunk_size",
-                       fmt::format("one unit covers {} tokens, at most {} can be", tokens, max_dimension));
+                       fmt::format("one unit covers {} tokens, at most {} can be", tokens, max_chunk_tokens));
       return;
     }
   }
@@ -115,8 +117,8 @@ void check_level(const Spec& spec, std::int64_t l, Problems& problems) {
   const LevelSpec& level = spec.level(l);
   const std::string place = level_place(l), encoder = encoder_place(l), decoder = decoder_place(l);
   using enum Span::Kind;
-  check_range(place, "chunk_size", level.chunk_size, 2, max_dimension, problems);
-  check_range(place, "converter_len", level.converter_len, 1, max_dimension, problems);
+  check_range(place, "chunk_size", level.chunk_size, 2, max_chunk_tokens, problems);
+  check_range(place, "converter_len", level.converter_len, 1, max_converter_len, problems);
   if (l == spec.n_levels())
     check(level.encoder, encoder, {global}, "global (it is the top encoder)", problems);
   else

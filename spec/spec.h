@@ -13,6 +13,8 @@
 
 namespace photon {
 
+inline constexpr std::int64_t max_levels = 8, max_layers = 1024;  // of a model, of a stack
+
 /// Which earlier positions of its stream a position attends to (itself always included).
 struct Span {
   enum class Kind {
