@@ -119,7 +119,8 @@ std::uint64_t fnv1a(std::string_view text) {
 void add_normal(std::span<float> values, double std, std::uint64_t seed, std::uint64_t stream) {
   constexpr std::int64_t block = 1 << 16;
   const auto n = static_cast<std::int64_t>(values.size());
-#pragma omp parallel for num_threads(static_cast <int>(usable_cpus())) schedule(static)
+  const int threads = n > block ? static_cast<int>(usable_cpus()) : 1;
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (std::int64_t first = 0; first < n; first += block) {
     Random random(seed, stream + static_cast<std::uint64_t>(first / block));
     for (std::int64_t i = first; i < std::min(first + block, n); ++i)
@@ -146,9 +147,10 @@ ModelFolder open_model_folder(const fs::path& folder, bool check_finite) {
   if (!fs::is_directory(folder))
     throw InputError(fmt::format("{}: no folder; a model folder is wanted", folder.string()));
   const fs::path weights_path = folder / weights_name, tokenizer = folder / tokenizer_name;
-  if (!fs::exists(weights_path) && fs::exists(folder / "model.safetensors.index.json"))
-    throw InputError(fmt::format("{}: the weights are sharded (model.safetensors.index.json); merge them into one {}",
-                                 folder.string(), weights_name));
+  const fs::path index = folder / "model.safetensors.index.json";
+  if (!fs::exists(weights_path) && fs::exists(index))
+    throw InputError(fmt::format("{}: sharded weights are not supported; merge the shards into one {}", index.string(),
+                                 weights_name));
   ModelFolder model{folder, load_spec(folder), SafeTensors(weights_path), std::nullopt};
   const auto found = disagreements(model.weights, model.spec);
   if (!found.empty()) throw WeightsError(fmt::format("{}: {}", weights_path.string(), listed(found)));

@@ -1,0 +1,52 @@
+// photon init: a model folder with random weights.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "cli/commands.h"
+#include "weights/model_folder.h"
+
+namespace photon {
+namespace {
+
+struct InitArguments {
+  std::string config, folder, dtype = "f32";
+  InitOptions options;
+};
+
+void run_init(InitArguments& arguments) {
+  arguments.options.dtype = arguments.dtype == "bf16" ? DType::bf16 : DType::f32;
+  const Spec spec = load_spec(arguments.config);
+  init_model_folder(spec, arguments.folder, arguments.options);
+  const ModelFolder model = open_model_folder(arguments.folder);
+  std::int64_t parameters = 0, bytes = 0;
+  for (const auto& [name, tensor] : model.weights.tensors()) {
+    parameters += tensor.elements();
+    bytes += static_cast<std::int64_t>(tensor.bytes.size());
+  }
+  fmt::print("{}: {} parameters in {} tensors, {} bytes of {}, seed {}{}\n", arguments.folder, parameters,
+             model.weights.tensors().size(), bytes, arguments.dtype, arguments.options.seed,
+             arguments.options.shake ? ", shaken" : "");
+}
+
+}  // namespace
+
+void add_init(CLI::App& app) {
+  auto arguments = std::make_shared<InitArguments>();
+  CLI::App* command = app.add_subcommand("init", "Write a model folder with random weights");
+  command->add_option("config", arguments->config, "config.json, or a model folder to take it from")->required();
+  command->add_option("folder", arguments->folder, "Model folder to write; must not hold a model yet")->required();
+  command->add_option("--seed", arguments->options.seed, "Seed of the weights")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--shake", arguments->options.shake,
+                    "Add noise to every parameter, norms included, so that outputs vary (default: off)");
+  command->add_option("--dtype", arguments->dtype, "Storage type of the weights")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+  command->footer("Example: photon init configs/photon-600m.json /tmp/photon-600m --seed 1 --dtype bf16");
+  command->callback([arguments] { run_init(*arguments); });
+}
+
+}  // namespace photon
