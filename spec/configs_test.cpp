@@ -11,8 +11,10 @@ namespace {
 
 std::map<std::string, Spec> configs() {
   std::map<std::string, Spec> specs;
-  for (const auto& entry : std::filesystem::directory_iterator(PHOTON_SOURCE_DIR "/configs"))
-    specs.emplace(entry.path().stem().string(), load_spec(entry.path()));
+  const std::filesystem::path folder = PHOTON_SOURCE_DIR "/configs";
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder))
+    if (entry.is_regular_file())
+      specs.emplace(entry.path().lexically_relative(folder).replace_extension().string(), load_spec(entry.path()));
   return specs;
 }
 

@@ -207,25 +207,25 @@ class DuplicateKeys {
   explicit DuplicateKeys(Problems& problems) : problems_(problems) {}
 
   bool operator()(int, json::parse_event_t event, json& parsed) {
-    using enum json::parse_event_t;
+    using Event = json::parse_event_t;
     switch (event) {
-      case object_start:
-      case array_start:
+      case Event::object_start:
+      case Event::array_start:
         next_element();
-        frames_.emplace_back().is_array = event == array_start;
+        frames_.emplace_back().is_array = event == Event::array_start;
         if (frames_.size() > max_json_depth)
           throw SpecError(fmt::format("nested deeper than {} levels", max_json_depth));
         break;
-      case key:
+      case Event::key:
         frames_.back().key = parsed.get<std::string>();
         if (!frames_.back().seen.insert(frames_.back().key).second)
           problems_.add(place(), fmt::format("{} is given twice", in_quotes(frames_.back().key)));
         break;
-      case value:
+      case Event::value:
         next_element();
         break;
-      case object_end:
-      case array_end:
+      case Event::object_end:
+      case Event::array_end:
         frames_.pop_back();
         break;
     }
