@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <memory>
 
 #include "cli/commands.h"
@@ -14,6 +15,14 @@ struct InitArguments {
   std::string config, folder, dtype = "f32";
   InitOptions options;
 };
+
+// CLI11 itself lets numbers beyond 64 bits saturate.
+std::string seed_problem(const std::string& text) {
+  std::uint64_t seed = 0;
+  const char* last = text.data() + text.size();
+  const auto [end, error] = std::from_chars(text.data(), last, seed);
+  return error == std::errc() && end == last ? "" : fmt::format("'{}' is no integer from 0 to 2^64 - 1", text);
+}
 
 void run_init(InitArguments& arguments) {
   arguments.options.dtype = arguments.dtype == "bf16" ? DType::bf16 : DType::f32;
@@ -38,7 +47,7 @@ void add_init(CLI::App& app) {
   command->add_option("config", arguments->config, "config.json, or a model folder to take it from")->required();
   command->add_option("folder", arguments->folder, "Model folder to write; must not hold a model yet")->required();
   command->add_option("--seed", arguments->options.seed, "Seed of the weights")
-      ->check(CLI::NonNegativeNumber)
+      ->check(&seed_problem)
       ->capture_default_str();
   command->add_flag("--shake", arguments->options.shake,
                     "Add noise to every parameter, norms included, so that outputs vary (default: off)");
