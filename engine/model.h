@@ -25,7 +25,7 @@ struct StackWeights {
   float norm_eps = 1e-5f;
   std::vector<BlockWeights> layers{};
   std::vector<float> norm{};  // [D]
-  std::int64_t bytes = 0;   // of all its matrices: what one forward reads
+  std::int64_t bytes = 0;     // of all its matrices: what one forward reads
 };
 
 struct LevelWeights {

@@ -51,8 +51,9 @@ struct Reference {
     double squares = 0;
     for (const double v : x) squares += v * v;
     const double scale = 1 / std::sqrt(squares / static_cast<double>(x.size()) + spec.norm_eps);
+    const Tensor& w = tensor(name);
     Vec y = x;
-    for (std::size_t i = 0; i < x.size(); ++i) y[i] *= scale * tensor(name).values[i];
+    for (std::size_t i = 0; i < x.size(); ++i) y[i] *= scale * w.values[i];
     return y;
   }
 
@@ -85,19 +86,20 @@ struct Reference {
         rotate(k[r], positions[r], s);
       }
       for (std::size_t r = 0; r < x.size(); ++r) {
-        Vec att(H * h, 0.0);
+        std::vector<std::size_t> seen;
+        for (std::size_t c = 0; c < x.size(); ++c)
+          if (sees(r, c)) seen.push_back(c);
+        Vec att(H * h, 0.0), weights(seen.size());
         for (std::size_t head = 0; head < H; ++head) {
           const std::size_t kv = head / group;
-          Vec weights(x.size(), 0.0);
           double total = 0;
-          for (std::size_t c = 0; c < x.size(); ++c) {
-            if (!sees(r, c)) continue;
+          for (std::size_t c = 0; c < seen.size(); ++c) {
             double dot = 0;
-            for (std::size_t i = 0; i < h; ++i) dot += q[r][head * h + i] * k[c][kv * h + i];
+            for (std::size_t i = 0; i < h; ++i) dot += q[r][head * h + i] * k[seen[c]][kv * h + i];
             total += weights[c] = std::exp(dot / std::sqrt(static_cast<double>(h)));
           }
-          for (std::size_t c = 0; c < x.size(); ++c)
-            for (std::size_t i = 0; i < h; ++i) att[head * h + i] += weights[c] / total * v[c][kv * h + i];
+          for (std::size_t c = 0; c < seen.size(); ++c)
+            for (std::size_t i = 0; i < h; ++i) att[head * h + i] += weights[c] / total * v[seen[c]][kv * h + i];
         }
         const Vec o = linear(att, at + "attn.o.weight");
         for (std::size_t i = 0; i < o.size(); ++i) x[r][i] += o[i];

@@ -1,0 +1,306 @@
+// The engine against the teacher-forced reference: scoring, hiergen, causality, batching, caches and counters.
+#include "engine/hierarchy.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/reference.h"
+#include "engine/test_models.h"
+#include "kernels/kernels.h"
+#include "spec/accounting.h"
+
+namespace photon {
+namespace {
+
+using Logits = std::vector<std::vector<float>>;
+
+std::vector<float> copy(std::span<const float> row) { return {row.begin(), row.end()}; }
+
+Logits score(const Model& model, std::span<const std::int32_t> tokens) {
+  KvPool pool;
+  Sequence sequence(model, pool);
+  Hierarchy hierarchy(model);
+  Logits logits;
+  hierarchy.score(sequence, tokens, [&](std::int64_t position, std::span<const float> row) {
+    EXPECT_EQ(position, std::ssize(logits));
+    logits.push_back(copy(row));
+  });
+  return logits;
+}
+
+// Largest |got - want|; infinite for NaN.
+double distance(std::span<const float> got, std::span<const double> want) {
+  double largest = got.size() == want.size() ? 0 : std::numeric_limits<double>::infinity();
+  for (std::size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
+    const double d = std::abs(static_cast<double>(got[i]) - want[i]);
+    largest = d <= largest ? largest : std::isnan(d) ? std::numeric_limits<double>::infinity() : d;
+  }
+  return largest;
+}
+
+constexpr double tolerance = 2e-4;
+
+// Equality bit for bit is promised for our kernels; and tiny models are faster without oneDNN and threads.
+void use_own_kernels_and_one_thread() {
+  set_onednn_rows(std::numeric_limits<std::int64_t>::max());
+  set_threads(1);
+}
+
+class EverySpec : public testing::TestWithParam<NamedSpec> {
+ protected:
+  EverySpec() { use_own_kernels_and_one_thread(); }
+  const Spec& spec() const { return GetParam().spec; }
+  std::int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }  // C_≤L
+
+  TestModel folder{GetParam().spec};
+  Model model = load_model(folder.path());
+};
+INSTANTIATE_TEST_SUITE_P(Specs, EverySpec, testing::ValuesIn(tiny_specs()), testing::PrintToStringParamName());
+
+TEST_P(EverySpec, ScoreEqualsTheReference) {
+  const auto tokens = random_tokens(3 * group_tokens() + 20, spec().vocab_size, 7);
+  const auto want = reference_logits(folder.path(), tokens);
+  const auto check = [&] {
+    const Logits got = score(model, tokens);
+    ASSERT_EQ(got.size(), tokens.size());
+    for (std::size_t i = 0; i < got.size(); ++i) EXPECT_LE(distance(got[i], want[i]), tolerance) << "position " << i;
+  };
+  check();
+  set_onednn_rows(0);  // every product by oneDNN
+  check();
+}
+
+TEST_P(EverySpec, ThreadsDoNotChangeABit) {
+  const auto tokens = random_tokens(300, spec().vocab_size, 20);
+  const Logits alone = score(model, tokens);
+  set_threads(3);
+  EXPECT_EQ(score(model, tokens), alone);
+}
+
+TEST_P(EverySpec, HiergenEqualsTheReferenceForEveryPromptLength) {
+  const std::int64_t longest = 3 * group_tokens() + 1, further = 2 * group_tokens();
+  const auto tokens = random_tokens(longest + further, spec().vocab_size, 8);
+  const auto want = reference_logits(folder.path(), tokens);
+  Hierarchy hierarchy(model);
+  for (std::int64_t n = 0; n <= longest; ++n) {
+    KvPool pool;
+    Sequence sequence(model, pool);
+    Sequence* const batch[] = {&sequence};
+    hierarchy.prefill(sequence, std::span(tokens).first(static_cast<std::size_t>(n)));
+    double worst = distance(hierarchy.next_logits(batch).row(0), want[static_cast<std::size_t>(n)]);
+    for (std::int64_t i = n; i < n + further; ++i) {
+      const Hierarchy::Extension next{&sequence, std::span(tokens).subspan(static_cast<std::size_t>(i), 1)};
+      worst = std::max(worst, distance(hierarchy.step({&next, 1}).row(0), want[static_cast<std::size_t>(i + 1)]));
+    }
+    EXPECT_LE(worst, tolerance) << "prompt of " << n;
+  }
+}
+
+TEST_P(EverySpec, PromptsMayComeInPieces) {
+  const auto tokens = random_tokens(3 * group_tokens() + 5, spec().vocab_size, 9);
+  const auto want = reference_logits(folder.path(), tokens);
+  Hierarchy hierarchy(model);
+  KvPool pool;
+  Sequence sequence(model, pool);
+  Sequence* const batch[] = {&sequence};
+  for (std::size_t at = 0, n = 0; at < tokens.size(); at += n) {
+    n = std::min(tokens.size() - at, (at * 7 + 3) % 11);  // also pieces of nothing
+    hierarchy.prefill(sequence, std::span(tokens).subspan(at, n));
+    if (n == 0) n = 1, hierarchy.prefill(sequence, std::span(tokens).subspan(at, 1));
+    EXPECT_LE(distance(hierarchy.next_logits(batch).row(0), want[at + n]), tolerance) << "after " << at + n;
+  }
+}
+
+TEST_P(EverySpec, LogitsDependOnEarlierTokensOnlyAndOnAllOfThem) {
+  const auto tokens = random_tokens(2 * group_tokens() + 7, spec().vocab_size, 10);
+  const Logits before = score(model, tokens);
+  for (std::size_t p = 0; p + 1 < tokens.size(); ++p) {
+    auto changed = tokens;
+    changed[p] = (changed[p] + 1) % static_cast<std::int32_t>(spec().vocab_size);
+    const Logits after = score(model, changed);
+    for (std::size_t i = 0; i <= p; ++i) ASSERT_EQ(before[i], after[i]) << "token " << p << " reaches back to " << i;
+    EXPECT_FALSE(std::equal(before.begin() + static_cast<std::ptrdiff_t>(p) + 1, before.end(),
+                            after.begin() + static_cast<std::ptrdiff_t>(p) + 1))
+        << "token " << p << " changes nothing";
+  }
+}
+
+// Slices of the prefill and of scoring, window upon window, and replays far from the start.
+TEST_P(EverySpec, LongSequencesEqualTheReference) {
+  const auto tokens = random_tokens(620, spec().vocab_size, 11);
+  const auto want = reference_logits(folder.path(), tokens);
+  const Logits got = score(model, tokens);
+  double worst = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, distance(got[i], want[i]));
+  EXPECT_LE(worst, tolerance);
+
+  KvPool pool;
+  Sequence sequence(model, pool);
+  Sequence* const batch[] = {&sequence};
+  Hierarchy hierarchy(model);
+  hierarchy.prefill(sequence, tokens);
+  EXPECT_LE(distance(hierarchy.next_logits(batch).row(0), want.back()), tolerance);
+  for (const UnitBuffer& units : sequence.units) EXPECT_LE(units.end() - units.first(), 64) << "units pile up";
+}
+
+TEST_P(EverySpec, SequencesInOneBatchDoNotTouchEachOther) {
+  const std::int64_t steps = 2 * group_tokens() + 3;
+  const std::vector<std::vector<std::int32_t>> texts{
+      random_tokens(5 + steps, spec().vocab_size, 12),
+      random_tokens(2 * group_tokens() + 1 + steps, spec().vocab_size, 13),
+      random_tokens(steps, spec().vocab_size, 14)};
+  const auto run = [&](const std::vector<std::size_t>& which) {
+    KvPool pool;
+    Hierarchy hierarchy(model);
+    std::vector<Sequence> sequences;
+    for (std::size_t s = 0; s < which.size(); ++s) sequences.emplace_back(model, pool);
+    std::vector<Logits> logits(which.size());
+    for (std::size_t s = 0; s < which.size(); ++s)
+      hierarchy.prefill(sequences[s],
+                        std::span(texts[which[s]]).first(texts[which[s]].size() - static_cast<std::size_t>(steps)));
+    for (std::int64_t i = steps; i > 0; --i) {
+      std::vector<Hierarchy::Extension> batch;
+      for (std::size_t s = 0; s < which.size(); ++s)
+        batch.push_back({&sequences[s], std::span(texts[which[s]]).last(static_cast<std::size_t>(i)).first(1)});
+      const auto rows = hierarchy.step(batch);
+      for (std::size_t s = 0; s < which.size(); ++s) logits[s].push_back(copy(rows.row(static_cast<std::int64_t>(s))));
+    }
+    return logits;
+  };
+  const auto together = run({0, 1, 2});
+  for (std::size_t s = 0; s < texts.size(); ++s) EXPECT_EQ(together[s], run({s})[0]) << "sequence " << s;
+}
+
+TEST_P(EverySpec, PrefillEqualsTokenByTokenBitForBit) {
+  const auto tokens = random_tokens(4 * group_tokens() + 3, spec().vocab_size, 15);
+  Hierarchy hierarchy(model);
+  KvPool pool;
+  Sequence at_once(model, pool), stepwise(model, pool), decoded(model, pool);
+  hierarchy.prefill(at_once, tokens);
+  hierarchy.prefill(decoded, {});
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    hierarchy.prefill(stepwise, std::span(tokens).subspan(i, 1));
+    const Hierarchy::Extension next{&decoded, std::span(tokens).subspan(i, 1)};
+    if (i + 1 < tokens.size())
+      hierarchy.step({&next, 1});  // its decoders see every position
+    else
+      hierarchy.prefill(decoded, next.tokens);
+  }
+  Sequence* const batch[] = {&at_once, &stepwise, &decoded};
+  const auto logits = hierarchy.next_logits(batch);
+  EXPECT_EQ(copy(logits.row(0)), copy(logits.row(1)));
+  EXPECT_EQ(copy(logits.row(0)), copy(logits.row(2)));
+}
+
+TEST_P(EverySpec, CachesHoldTheBytesThatTheAccountingSays) {
+  for (const auto dtype : {Weight::Type::f32, Weight::Type::bf16}) {
+    const Model typed = load_model(folder.path(), dtype);
+    const std::int64_t bytes = typed.dtype_bytes();
+    Hierarchy hierarchy(typed);
+    KvPool pool;
+    {
+      Sequence sequence(typed, pool);
+      hierarchy.prefill(sequence, {});
+      for (const std::int64_t n : {0, 1, 2, 3, 15, 16, 17, 60, 200, 511}) {
+        const auto tokens = random_tokens(n - sequence.n_tokens, spec().vocab_size, 16);
+        for (const std::int32_t token : tokens) {
+          const Hierarchy::Extension next{&sequence, {&token, 1}};
+          hierarchy.step({&next, 1});
+        }
+        EXPECT_EQ(sequence.kv_bytes_growing() + sequence.kv_bytes_constant(),
+                  kv_bytes_allocated(spec(), Protocol::hiergen, n, bytes))
+            << n << " tokens";
+        EXPECT_EQ(sequence.kv_bytes_constant(), kv_bytes_constant(spec(), Protocol::hiergen, bytes));
+        EXPECT_EQ(pool.bytes_in_use(), sequence.kv_bytes_growing() + sequence.kv_bytes_constant());
+      }
+    }
+    EXPECT_EQ(pool.bytes_in_use(), 0);
+  }
+}
+
+// Positions that the rows of one stack see, by the spans' definition.
+struct Expected {
+  std::int64_t read = 0, written = 0;
+  void add(const StackSpec& s, std::int64_t visible) {
+    read += visible * kv_bytes_per_position(s, 4), written += kv_bytes_per_position(s, 4);
+  }
+};
+
+TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
+  const std::int64_t n = 3 * group_tokens() + 2;
+  const auto tokens = random_tokens(n, spec().vocab_size, 17);
+  Hierarchy hierarchy(model);
+  KvPool pool;
+  Sequence sequence(model, pool);
+  Sequence* const batch[] = {&sequence};
+  hierarchy.prefill(sequence, {});
+  hierarchy.next_logits(batch);
+  for (const std::int32_t token : tokens) {
+    const Hierarchy::Extension next{&sequence, {&token, 1}};
+    hierarchy.step({&next, 1});
+  }
+  Expected want;
+  if (spec().trunk)
+    for (std::int64_t p = 0; p <= n; ++p) want.add(*spec().trunk, p + 1);
+  for (std::int64_t l = 1; l <= spec().n_levels(); ++l) {
+    const LevelSpec& level = spec().level(l);
+    const Span e = level.encoder.span, d = level.decoder.span;
+    for (std::int64_t u = 0; u < n / spec().chunk_tokens(l); ++u)
+      want.add(level.encoder, e.kind == Span::Kind::window  ? std::min(u + 1, e.size)
+                              : e.kind == Span::Kind::block ? u % e.size + 1
+                                                            : u + 1);
+    const std::int64_t R = level.converter_len, C = level.chunk_size;
+    const std::int64_t units = n / spec().chunk_tokens(l - 1);  // the last prediction is of unit `units`
+    const std::int64_t rows = units / C * (R + C) + R + units % C;
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const std::int64_t slot = row % (R + C);
+      // Content C is left out where no later prediction depends on it: a chunk, or a reach that ends within the prefix.
+      const bool last_content = slot == R + C - 1;
+      if (d.kind == Span::Kind::stream && !(last_content && level.decoder.n_layers * (d.size - 1) < R))
+        want.add(level.decoder, std::min(row + 1, d.size));
+      else if (d.kind == Span::Kind::chunk && !last_content)
+        want.add(level.decoder, slot + 1);
+    }
+  }
+  EXPECT_EQ(sequence.kv_traffic().bytes_read, want.read);
+  EXPECT_EQ(sequence.kv_traffic().bytes_written, want.written);
+}
+
+TEST_P(EverySpec, Bfloat16StaysNearFloat32) {
+  const TestModel stored(spec(), 1, DType::bf16);
+  const Model b16 = load_model(stored.path()), f32 = load_model(stored.path(), Weight::Type::f32);
+  ASSERT_EQ(b16.dtype, Weight::Type::bf16);
+  ASSERT_EQ(f32.dtype, Weight::Type::f32);
+  const auto tokens = random_tokens(2 * group_tokens() + 3, spec().vocab_size, 18);
+  const auto want = reference_logits(stored.path(), tokens);
+  const Logits got = score(b16, tokens), exact = score(f32, tokens);
+  double error = 0, size = 0;  // squared
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    EXPECT_LE(distance(exact[i], want[i]), tolerance);
+    for (std::size_t v = 0; v < want[i].size(); ++v)
+      error += std::pow(static_cast<double>(got[i][v]) - want[i][v], 2), size += want[i][v] * want[i][v];
+  }
+  EXPECT_LE(std::sqrt(error / size), 0.05);  // 8 bits of mantissa through up to 12 layers
+  EXPECT_GT(error, 0);
+}
+
+TEST(Prefill, CrossesItsSlices) {
+  use_own_kernels_and_one_thread();
+  const TestModel folder(tiny_spec("window_stream"));
+  const Model model = load_model(folder.path());
+  const auto tokens = random_tokens(2050, model.spec.vocab_size, 19);
+  const Logits want = score(model, tokens);
+  KvPool pool;
+  Sequence sequence(model, pool);
+  Sequence* const batch[] = {&sequence};
+  Hierarchy hierarchy(model);
+  hierarchy.prefill(sequence, std::span(tokens).first(2049));
+  const auto got = hierarchy.next_logits(batch).row(0);
+  for (std::size_t v = 0; v < got.size(); ++v) EXPECT_NEAR(got[v], want.back()[v], tolerance);
+}
+
+}  // namespace
+}  // namespace photon
