@@ -91,7 +91,7 @@ void FileWriter::write(std::span<const std::byte> bytes) {
 
 void write_atomically(const fs::path& path, const std::function<void(FileWriter&)>& produce) {
   const fs::path folder = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  std::string temporary = (folder / ("." + path.filename().string() + ".XXXXXX")).string();
+  std::string temporary = (folder / fmt::format(".{}.XXXXXX", path.filename().string())).string();
   const Descriptor fd(::mkostemp(temporary.data(), O_CLOEXEC));
   if (fd.get() < 0) fail(path, "create a temporary file beside it");
   try {
