@@ -205,6 +205,40 @@ struct Reference {
     return predicted;
   }
 
+  // Unrolls group by group and level by level, each prediction taking its place among the units.
+  Rows recgen_logits(std::span<const std::int32_t> prompt, std::span<const std::int32_t> generated) {
+    const auto L = static_cast<std::size_t>(spec.n_levels());
+    const auto level_of = [](std::size_t l) { return static_cast<std::int64_t>(l); };
+    std::vector<Rows> X(1), conds(L + 1);  // conds[l][m] = cond⁽ˡ⁾_m
+    for (const std::int32_t token : prompt) X[0].push_back(embed(token));
+    for (std::size_t l = 1; l <= L; ++l) X.push_back(encode(level_of(l), X.back()));
+    conds[L] = X[L];
+    conds[L].insert(conds[L].begin(), tensor("start.weight").values);
+    for (std::size_t l = L; l >= 2; --l) {
+      conds[l - 1] = decode(level_of(l), conds[l], X[l - 1]);
+      conds[l - 1].pop_back();  // the group that recgen itself begins
+    }
+    Rows logits;
+    const auto group_tokens = static_cast<std::size_t>(spec.chunk_tokens(spec.n_levels()));
+    while (logits.size() < generated.size()) {
+      for (std::size_t l = L; l >= 1; --l) {
+        const std::size_t n = group_tokens / static_cast<std::size_t>(spec.chunk_tokens(level_of(l - 1)));
+        for (std::size_t i = 0; i < n; ++i) {
+          const Vec predicted = decode(level_of(l), conds[l], X[l - 1]).back();
+          if (l == 1) {
+            X[0].push_back(embed(generated[logits.size()]));
+            logits.push_back(linear(predicted, spec.tie_embeddings ? "embed.weight" : "lm_head.weight"));
+          } else {
+            X[l - 1].push_back(predicted);
+            conds[l - 1].push_back(predicted);
+          }
+        }
+      }
+      conds[L].push_back(encode(level_of(L), X[L - 1]).back());
+    }
+    return logits;
+  }
+
   ModelFolder folder;
   const Spec& spec;
   std::map<std::string, Tensor> loaded;
@@ -215,6 +249,12 @@ struct Reference {
 std::vector<std::vector<double>> reference_logits(const std::filesystem::path& model_folder,
                                                   std::span<const std::int32_t> tokens) {
   return Reference(model_folder).logits(tokens);
+}
+
+std::vector<std::vector<double>> reference_recgen_logits(const std::filesystem::path& model_folder,
+                                                         std::span<const std::int32_t> prompt,
+                                                         std::span<const std::int32_t> generated) {
+  return Reference(model_folder).recgen_logits(prompt, generated);
 }
 
 }  // namespace photon

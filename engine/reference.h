@@ -14,4 +14,10 @@ namespace photon {
 std::vector<std::vector<double>> reference_logits(const std::filesystem::path& model_folder,
                                                   std::span<const std::int32_t> tokens);
 
+/// recgen, docs/architecture.md §3: logits of each generated token, given that these came out.  The prompt is a whole
+/// number of top-level groups, so is what was generated.
+std::vector<std::vector<double>> reference_recgen_logits(const std::filesystem::path& model_folder,
+                                                         std::span<const std::int32_t> prompt,
+                                                         std::span<const std::int32_t> generated);
+
 }  // namespace photon

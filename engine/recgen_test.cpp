@@ -1,0 +1,200 @@
+// recgen does what docs/architecture.md §3 says: it unrolls on its own outputs, keeps the top stream only, and may
+// decode a group's chunks in any order.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/hierarchy.h"
+#include "engine/reference.h"
+#include "engine/sampler.h"
+#include "engine/test_models.h"
+#include "spec/accounting.h"
+
+namespace photon {
+namespace {
+
+std::vector<NamedSpec> specs_where(bool (*holds)(const Spec&)) {
+  std::vector<NamedSpec> specs = tiny_specs();
+  std::erase_if(specs, [&](const NamedSpec& s) { return !holds(s.spec); });
+  return specs;
+}
+bool has_levels(const Spec& spec) { return spec.n_levels() >= 1; }
+bool has_one_level(const Spec& spec) { return spec.n_levels() == 1; }
+bool has_more_levels(const Spec& spec) { return spec.n_levels() >= 2; }
+
+struct Output {
+  std::vector<std::int32_t> tokens;
+  std::vector<std::vector<float>> logits;
+  bool operator==(const Output&) const = default;
+};
+
+// Which token comes out at a position: the likeliest, or another one.
+using Pick = std::function<std::int32_t(std::int64_t position, std::span<const float> logits)>;
+std::int32_t likeliest(std::int64_t, std::span<const float> logits) { return argmax(logits); }
+
+class RecGen : public testing::TestWithParam<NamedSpec> {
+ protected:
+  RecGen() {
+    set_onednn_rows(std::numeric_limits<std::int64_t>::max());
+    set_threads(1);
+  }
+  const Spec& spec() const { return GetParam().spec; }
+  std::int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }  // C_≤L
+  std::vector<std::int32_t> prompt(std::int64_t groups, std::uint64_t seed = 3) const {
+    return random_tokens(groups * group_tokens(), spec().vocab_size, seed);
+  }
+
+  Sequence started(std::span<const std::int32_t> tokens) {
+    Sequence sequence(model, pool);
+    hierarchy.prefill(sequence, tokens);
+    hierarchy.start_recgen(sequence);
+    return sequence;
+  }
+  // Logits and tokens in the order of their positions.
+  Output generate(Sequence& sequence, std::int64_t n_groups, const Pick& pick = likeliest, bool one_by_one = false) {
+    Output result;
+    const std::int64_t first = sequence.n_tokens;
+    result.tokens.resize(static_cast<std::size_t>(n_groups * group_tokens()));
+    result.logits.resize(result.tokens.size());
+    Sequence* const batch[] = {&sequence};
+    for (std::int64_t g = 0; g < n_groups; ++g)
+      hierarchy.recgen_group(
+          batch,
+          [&](std::size_t, std::int64_t position, std::span<const float> logits) {
+            const auto i = static_cast<std::size_t>(position - first);
+            result.logits[i].assign(logits.begin(), logits.end());
+            return result.tokens[i] = pick(position, logits);
+          },
+          one_by_one);
+    return result;
+  }
+
+  TestModel folder{GetParam().spec};
+  Model model = load_model(folder.path());
+  Hierarchy hierarchy{model};
+  KvPool pool;
+};
+using OneLevel = RecGen;
+using MoreLevels = RecGen;
+INSTANTIATE_TEST_SUITE_P(Specs, RecGen, testing::ValuesIn(specs_where(has_levels)), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Specs, OneLevel, testing::ValuesIn(specs_where(has_one_level)),
+                         testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Specs, MoreLevels, testing::ValuesIn(specs_where(has_more_levels)),
+                         testing::PrintToStringParamName());
+
+TEST_P(RecGen, EqualsTheReference) {
+  for (const std::int64_t groups : {0, 1, 3}) {
+    const auto text = prompt(groups);
+    Sequence sequence = started(text);
+    const Output got = generate(sequence, 2);
+    const auto want = reference_recgen_logits(folder.path(), text, got.tokens);
+    double worst = 0;
+    for (std::size_t i = 0; i < want.size(); ++i)
+      for (std::size_t v = 0; v < want[i].size(); ++v)
+        worst = std::max(worst, std::abs(static_cast<double>(got.logits[i][v]) - want[i][v]));
+    EXPECT_LE(worst, 2e-4) << groups << " groups before";
+  }
+}
+
+TEST_P(RecGen, ParallelChunksEqualOneByOne) {
+  const auto text = prompt(2);
+  Sequence parallel = started(text), sequential = started(text);
+  EXPECT_EQ(generate(parallel, 4), generate(sequential, 4, likeliest, /*one_by_one=*/true));
+}
+
+// Between groups tokens travel only through a `stream` level-1 decoder, and never into the top stream.
+TEST_P(MoreLevels, EmittedTokensDoNotReachLaterGroups) {
+  const auto text = prompt(1);
+  Sequence a = started(text), b = started(text);
+  const std::int64_t V = spec().vocab_size, first = std::ssize(text);
+  const auto other = [&](std::int64_t position, std::span<const float> logits) {
+    const std::int32_t token = argmax(logits);
+    return position == first ? static_cast<std::int32_t>((token + 1) % V) : token;
+  };
+  const Output plain = generate(a, 3), replaced = generate(b, 3, other);
+  EXPECT_NE(plain.logits[1], replaced.logits[1]);  // the own chunk sees it
+  const std::int64_t L = spec().n_levels(), last = a.units_of(L).end() - 1;
+  EXPECT_TRUE(std::ranges::equal(a.units_of(L).at(last), b.units_of(L).at(last)));
+  if (spec().level(1).decoder.span.kind != Span::Kind::chunk) return;
+  for (auto i = static_cast<std::size_t>(spec().level(1).chunk_size); i < plain.logits.size(); ++i)
+    EXPECT_EQ(plain.logits[i], replaced.logits[i]) << "position " << i;
+}
+
+TEST_P(RecGen, TheFirstTokenOfAGroupAfterThePromptIsHiergens) {
+  for (const std::int64_t groups : {0, 1, 3, 9}) {
+    const auto text = prompt(groups);
+    Sequence sequence = started(text), exact(model, pool);
+    hierarchy.prefill(exact, text);
+    Sequence* const batch[] = {&exact};
+    const auto logits = hierarchy.next_logits(batch).row(0);
+    const std::vector<float> want(logits.begin(), logits.end());
+    EXPECT_EQ(generate(sequence, 1).logits[0], want) << groups << " groups before";
+  }
+}
+
+TEST_P(OneLevel, IsHiergen) {
+  const auto text = prompt(3);
+  Sequence sequence = started(text), exact(model, pool);
+  const Output got = generate(sequence, 5);
+  hierarchy.prefill(exact, text);
+  Sequence* const batch[] = {&exact};
+  MatView<const float> logits = hierarchy.next_logits(batch);
+  for (std::size_t i = 0; i < got.tokens.size(); ++i) {
+    EXPECT_EQ(got.logits[i], std::vector<float>(logits.row(0).begin(), logits.row(0).end())) << "token " << i;
+    const std::int32_t token = argmax(logits.row(0));
+    ASSERT_EQ(got.tokens[i], token);
+    const Hierarchy::Extension next{&exact, {&token, 1}};
+    logits = hierarchy.step({&next, 1});
+  }
+}
+
+TEST_P(MoreLevels, IsNotHiergen) {
+  const auto text = prompt(2);
+  Sequence sequence = started(text), exact(model, pool);
+  const Output got = generate(sequence, 2);
+  std::vector<std::int32_t> all = text;
+  all.insert(all.end(), got.tokens.begin(), got.tokens.end());
+  std::vector<float> last;
+  hierarchy.score(exact, all,
+                  [&](std::int64_t, std::span<const float> logits) { last.assign(logits.begin(), logits.end()); });
+  EXPECT_NE(got.logits.back(), last);
+}
+
+TEST_P(RecGen, OnlyTheTopCacheGrowsAndBytesEqualTheAccounting) {
+  Sequence sequence = started(prompt(1));
+  const std::int64_t constant = sequence.kv_bytes_constant();
+  EXPECT_EQ(constant, kv_bytes_constant(spec(), Protocol::recgen, 4));
+  for (int i = 0; i < 40; ++i) {
+    generate(sequence, 1);
+    EXPECT_EQ(sequence.kv_bytes_constant(), constant);
+    EXPECT_EQ(sequence.kv_bytes_growing(), sequence.encoder(spec().n_levels()).bytes());
+    EXPECT_EQ(sequence.kv_bytes_growing() + sequence.kv_bytes_constant(),
+              kv_bytes_allocated(spec(), Protocol::recgen, sequence.n_tokens, 4));
+    EXPECT_EQ(pool.bytes_in_use(), sequence.kv_bytes_growing() + sequence.kv_bytes_constant());
+    for (const UnitBuffer& units : sequence.units) EXPECT_LE(units.end() - units.first(), 64) << "units pile up";
+  }
+}
+
+TEST_P(RecGen, SequencesInOneBatchDoNotTouchEachOther) {
+  const std::vector<std::vector<std::int32_t>> texts{prompt(0), prompt(1, 5), prompt(4, 6)};
+  std::vector<Output> alone;
+  std::vector<Sequence> sequences;
+  for (const auto& text : texts) {
+    Sequence sequence = started(text);
+    alone.push_back(generate(sequence, 2));
+    sequences.push_back(started(text));
+  }
+  std::vector<Sequence*> batch;
+  for (Sequence& s : sequences) batch.push_back(&s);
+  for (int g = 0; g < 2; ++g)
+    hierarchy.recgen_group(batch, [&](std::size_t b, std::int64_t position, std::span<const float> logits) {
+      const auto i = static_cast<std::size_t>(position - std::ssize(texts[b]));
+      EXPECT_TRUE(std::ranges::equal(alone[b].logits[i], logits)) << "sequence " << b << ", token " << i;
+      return argmax(logits);
+    });
+}
+
+}  // namespace
+}  // namespace photon
