@@ -1,10 +1,11 @@
 // The operations in plain LibTorch, and the choice between them and the fused ones.
 #include "train/ops.h"
 
+#include <algorithm>
 #include <atomic>
-#include <cmath>
 
 #include "train/attention.h"
+#include "train/fused.h"
 
 namespace photon::ops {
 namespace {
@@ -12,6 +13,8 @@ namespace {
 using torch::Tensor;
 
 std::atomic<bool> use_fused{true};
+
+bool fuse(const Tensor& x) { return use_fused && fused::takes(x); }
 
 torch::ScalarType statistics_dtype(const Tensor& x) {
   return x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
@@ -56,13 +59,15 @@ int64_t first_visible(const Span& span, int64_t s) {
 Tensor linear(const Tensor& x, const Tensor& weight) { return torch::linear(x, weight.to(x.scalar_type())); }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, torch::ScalarType dtype) {
-  return reference::rms_norm(x, weight, eps, dtype);
+  return fuse(x) ? fused::rms_norm(x, weight, eps, dtype) : reference::rms_norm(x, weight, eps, dtype);
 }
-Tensor swiglu(const Tensor& gate_up) { return reference::swiglu(gate_up); }
+Tensor swiglu(const Tensor& gate_up) { return fuse(gate_up) ? fused::swiglu(gate_up) : reference::swiglu(gate_up); }
 Tensor attention(const Tensor& qkv, const RopeTable& table, const StackSpec& stack) {
-  return reference::attention(qkv, table, stack);
+  return fuse(qkv) ? fused::attention(qkv, table, stack) : reference::attention(qkv, table, stack);
 }
-Tensor cross_entropy(const Tensor& logits, const Tensor& targets) { return reference::cross_entropy(logits, targets); }
+Tensor cross_entropy(const Tensor& logits, const Tensor& targets) {
+  return fuse(logits) ? fused::cross_entropy(logits, targets) : reference::cross_entropy(logits, targets);
+}
 
 namespace reference {
 
