@@ -1,24 +1,16 @@
-// Shards: the header, its checks, and tokenising text files into one.  docs/data-format.md.
+// Shards: the header, its checks, and writing ids in memory.  docs/data-format.md.
 #include "text/shard.h"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <bit>
 #include <cassert>
-#include <chrono>
 #include <cstring>
-#include <exception>
-#include <thread>
 
 #include "base/error.h"
-#include "base/threads.h"
-#include "text/documents.h"
-#include "text/tokenizer.h"
+#include "text/packed_ids.h"
 
 namespace photon {
 namespace {
@@ -89,110 +81,6 @@ void copy_ids(const std::byte* tokens, std::int64_t first, std::span<std::int64_
 
 std::int64_t bytes_per_id(std::int64_t vocab_size) { return vocab_size <= most_uint16_ids ? 2 : 4; }
 
-// Ids as the file holds them.  @throws InputError for an id outside the vocabulary.
-std::vector<std::byte> pack(std::span<const std::int32_t> tokens, std::int64_t vocab_size) {
-  const auto width = static_cast<std::size_t>(bytes_per_id(vocab_size));
-  std::vector<std::byte> bytes(tokens.size() * width);
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0 || tokens[i] >= vocab_size)
-      throw InputError(fmt::format("token {} is id {}, outside the vocabulary of {}", i, tokens[i], vocab_size));
-    std::memcpy(bytes.data() + i * width, &tokens[i], width);  // little-endian: the low bytes come first
-  }
-  return bytes;
-}
-
-void write_packed(const fs::path& output, std::span<const std::byte> ids, std::int64_t vocab_size,
-                  const Digest& tokenizer, std::int64_t text_bytes) {
-  if (ids.empty()) throw InputError(fmt::format("{}: not written, there are no tokens", output.string()));
-  Header header;
-  header.bytes_per_token = static_cast<std::uint32_t>(bytes_per_id(vocab_size));
-  header.vocab_size = static_cast<std::uint64_t>(vocab_size);
-  header.n_tokens = ids.size() / header.bytes_per_token;
-  header.text_bytes = static_cast<std::uint64_t>(text_bytes);
-  header.tokenizer_sha256 = tokenizer;
-  header.tokens_sha256 = from_hex(sha256(ids));
-  header.header_sha256 = header_digest(header);
-  write_atomically(output, [&](FileWriter& out) {
-    out.write(std::as_bytes(std::span(&header, 1)));
-    out.write(ids);
-  });
-}
-
-// work(0) … work(n-1) on all usable CPUs; the first error is rethrown here.
-template <class Work>
-void parallel_for(std::size_t n, const Work& work) {
-  const auto n_threads = std::min(n, static_cast<std::size_t>(usable_cpus()));
-  std::vector<std::exception_ptr> errors(n_threads);
-  std::atomic<std::size_t> next = 0;
-  std::vector<std::jthread> threads;
-  for (std::size_t t = 0; t < n_threads; ++t)
-    threads.emplace_back([&, t] {
-      try {
-        for (std::size_t i = next++; i < n; i = next++) work(i);
-      } catch (...) {
-        errors[t] = std::current_exception();
-      }
-    });
-  threads.clear();  // joins
-  for (const auto& error : errors)
-    if (error) std::rethrow_exception(error);
-}
-
-// Tokenises file by file and hands over packed ids document by document, in order.
-class Tokenising {
- public:
-  Tokenising(const Tokenizer& tokenizer, std::int64_t max_tokens, FileWriter& out)
-      : tokenizer_(tokenizer), max_tokens_(max_tokens), out_(out) {}
-
-  void add_file(const fs::path& path) {
-    const MappedFile file(path);
-    const auto all = documents(file);
-    for (std::size_t begin = 0, end = 0; begin < all.size() && !full(); begin = end) {
-      std::size_t bytes = 0;
-      while (end < all.size() && bytes < batch_bytes) bytes += all[end++].size();
-      add_batch(std::span(all).subspan(begin, end - begin));
-      if (const auto now = std::chrono::steady_clock::now(); now - reported_ > std::chrono::seconds(2)) {
-        reported_ = now;
-        spdlog::info("shard: {}: document {} of {}, {} tokens", path.string(), end, all.size(), report_.tokens);
-      }
-    }
-  }
-  const ShardReport& report() const { return report_; }
-
- private:
-  static constexpr std::size_t batch_bytes = 4 << 20;
-
-  bool full() const { return max_tokens_ > 0 && report_.tokens >= max_tokens_; }
-
-  void add_batch(std::span<const std::string_view> batch) {
-    std::vector<std::vector<std::int32_t>> encoded(batch.size());
-    parallel_for(batch.size(), [&](std::size_t i) { encoded[i] = tokenizer_.encode(batch[i]); });
-    for (std::size_t i = 0; i < batch.size() && !full(); ++i) {
-      auto& ids = encoded[i];
-      ids.insert(ids.begin(), static_cast<std::int32_t>(tokenizer_.bos_token_id()));
-      ids.push_back(static_cast<std::int32_t>(tokenizer_.eos_token_id()));
-      out_.write(pack(ids, tokenizer_.vocab_size()));
-      report_.documents += 1;
-      report_.tokens += static_cast<std::int64_t>(ids.size());
-      report_.text_bytes += static_cast<std::int64_t>(batch[i].size());
-    }
-  }
-
-  const Tokenizer& tokenizer_;
-  std::int64_t max_tokens_;
-  FileWriter& out_;
-  ShardReport report_;
-  std::chrono::steady_clock::time_point reported_ = std::chrono::steady_clock::now();
-};
-
-struct RemovedAtEnd {
-  fs::path path;
-  ~RemovedAtEnd() {
-    std::error_code ignored;
-    fs::remove(path, ignored);
-  }
-};
-
 }  // namespace
 
 Shard::Shard(const fs::path& path) : file_(path) {
@@ -248,26 +136,32 @@ void Shard::copy(std::int64_t first, std::span<std::int64_t> out) const {
   copy_ids<std::uint32_t>(tokens_, first, out);
 }
 
-ShardReport write_shard(const ShardOptions& options) {
-  if (options.inputs.empty()) throw InputError("no text files to make a shard of");
-  if (options.max_tokens < 0)
-    throw InputError(fmt::format("max_tokens is {}, want 0 (all) or more", options.max_tokens));
-  const Tokenizer tokenizer(options.tokenizer);
-  if (tokenizer.bos_token_id() < 0 || tokenizer.eos_token_id() < 0)
-    throw InputError(
-        fmt::format("{}: has no bos or no eos token, which begin and end documents", options.tokenizer.string()));
-  // The header holds the checksum of all ids, so these go to a file of their own first: memory stays bounded.
-  const fs::path folder = options.output.has_parent_path() ? options.output.parent_path() : fs::path(".");
-  const RemovedAtEnd spool{folder / fmt::format(".{}.{}.ids.tmp", options.output.filename().string(), ::getpid())};
-  ShardReport report;
-  write_atomically(spool.path, [&](FileWriter& out) {
-    Tokenising tokenising(tokenizer, options.max_tokens, out);
-    for (const auto& input : options.inputs) tokenising.add_file(input);
-    report = tokenising.report();
+std::vector<std::byte> pack(std::span<const std::int32_t> tokens, std::int64_t vocab_size) {
+  const auto width = static_cast<std::size_t>(bytes_per_id(vocab_size));
+  std::vector<std::byte> bytes(tokens.size() * width);
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i] < 0 || tokens[i] >= vocab_size)
+      throw InputError(fmt::format("token {} is id {}, outside the vocabulary of {}", i, tokens[i], vocab_size));
+    std::memcpy(bytes.data() + i * width, &tokens[i], width);  // little-endian: the low bytes come first
+  }
+  return bytes;
+}
+
+void write_packed(const fs::path& output, std::span<const std::byte> ids, std::int64_t vocab_size,
+                  const std::string& tokenizer_hash, std::int64_t text_bytes) {
+  if (ids.empty()) throw InputError(fmt::format("{}: not written, there are no tokens", output.string()));
+  Header header;
+  header.bytes_per_token = static_cast<std::uint32_t>(bytes_per_id(vocab_size));
+  header.vocab_size = static_cast<std::uint64_t>(vocab_size);
+  header.n_tokens = ids.size() / header.bytes_per_token;
+  header.text_bytes = static_cast<std::uint64_t>(text_bytes);
+  header.tokenizer_sha256 = tokenizer_hash.empty() ? Digest{} : from_hex(tokenizer_hash);
+  header.tokens_sha256 = from_hex(sha256(ids));
+  header.header_sha256 = header_digest(header);
+  write_atomically(output, [&](FileWriter& out) {
+    out.write(std::as_bytes(std::span(&header, 1)));
+    out.write(ids);
   });
-  write_packed(options.output, MappedFile(spool.path).bytes(), tokenizer.vocab_size(), from_hex(tokenizer.hash()),
-               report.text_bytes);
-  return report;
 }
 
 void write_shard(const fs::path& output, std::span<const std::int32_t> tokens, std::int64_t vocab_size,
@@ -275,8 +169,7 @@ void write_shard(const fs::path& output, std::span<const std::int32_t> tokens, s
   if (vocab_size < 1 || vocab_size > largest_vocabulary || text_bytes < 0)
     throw InputError(fmt::format("{}: not written, vocab_size {} or text_bytes {} is out of range", output.string(),
                                  vocab_size, text_bytes));
-  write_packed(output, pack(tokens, vocab_size), vocab_size,
-               tokenizer_hash.empty() ? Digest{} : from_hex(tokenizer_hash), text_bytes);
+  write_packed(output, pack(tokens, vocab_size), vocab_size, tokenizer_hash, text_bytes);
 }
 
 }  // namespace photon

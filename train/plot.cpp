@@ -1,0 +1,115 @@
+// Loss curves: training loss as mean and spread over bins of steps, validation losses as points joined by lines.
+#include "train/plot.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "train/child.h"
+
+namespace photon {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+struct Point {
+  double tokens = 0, loss = 0;
+};
+struct Curves {
+  std::vector<Point> train;
+  std::map<std::string, std::vector<Point>> valid;
+};
+
+Curves read_curves(const fs::path& log) {
+  Curves curves;
+  std::ifstream file(log);
+  double tokens = 0;
+  for (std::string line; std::getline(file, line);) {
+    const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object()) continue;
+    tokens = record.value("tokens", tokens);
+    if (record.contains("loss")) curves.train.push_back({tokens, record["loss"]});
+    if (record.contains("valid"))
+      for (const auto& [name, result] : record["valid"].items()) curves.valid[name].push_back({tokens, result["nats"]});
+  }
+  return curves;
+}
+
+// tokens, mean, lowest and highest loss of at most `bins` bins of equally many steps.
+std::string binned(const std::vector<Point>& points, std::size_t bins, double unit) {
+  std::string rows;
+  const std::size_t n = std::min(bins, points.size());
+  for (std::size_t bin = 0; bin < n; ++bin) {
+    const std::size_t first = bin * points.size() / n, end = (bin + 1) * points.size() / n;
+    double tokens = 0, sum = 0, low = points[first].loss, high = low;
+    for (std::size_t i = first; i < end; ++i) {
+      tokens += points[i].tokens, sum += points[i].loss;
+      low = std::min(low, points[i].loss), high = std::max(high, points[i].loss);
+    }
+    const auto count = static_cast<double>(end - first);
+    rows += fmt::format("{} {} {} {}\n", tokens / count / unit, sum / count, low, high);
+  }
+  return rows;
+}
+
+}  // namespace
+
+bool plot_losses(const fs::path& run) {
+  const Curves curves = read_curves(run / "log.jsonl");
+  if (curves.train.empty()) return false;
+  const double last = curves.train.back().tokens;
+  const auto [unit, unit_name] = last >= 2e9   ? std::pair(1e9, "billions")
+                                 : last >= 2e6 ? std::pair(1e6, "millions")
+                                               : std::pair(1e3, "thousands");
+  // The first tenth falls from ln V: the axis shows what the rest does, from the 90th of 100 parts down.
+  double low = curves.train.back().loss, high = 0;
+  for (const Point& p : curves.train) low = std::min(low, p.loss);
+  for (const auto& [name, points] : curves.valid)
+    for (const Point& p : points) low = std::min(low, p.loss);
+  std::vector<double> losses;
+  for (const Point& p : curves.train) losses.push_back(p.loss);
+  std::sort(losses.begin(), losses.end());
+  high = losses[losses.size() * 95 / 100];
+  for (const auto& [name, points] : curves.valid) high = std::max(high, points.back().loss);
+  const double margin = std::max(0.05, 0.05 * (high - low));
+
+  std::string script = fmt::format(
+      "# Losses of one run; draw with: gnuplot loss.gp\n"
+      "set terminal svg size 900,540 font 'sans-serif,14' background '#ffffff'\n"
+      "set output 'loss.svg'\n"
+      "set border 3 lc rgb '#666666'\nset tics nomirror textcolor rgb '#333333'\n"
+      "set grid lc rgb '#e4e4e4' lw 1\nset key top right spacing 1.2\n"
+      "set xlabel 'tokens trained on ({})'\nset ylabel 'loss (nats per token)'\n"
+      "set xrange [0:{}]\nset yrange [{}:{}]\n",
+      unit_name, last / unit, low - margin, high + margin);
+  script += "$train << END\n" + binned(curves.train, 300, unit) + "END\n";
+  std::string plots =
+      "$train using 1:3:4 with filledcurves lc rgb '#cfdcec' title 'training: range', "
+      "$train using 1:2 with lines lw 2 lc rgb '#3b6ea5' title 'training: mean'";
+  const std::vector<std::string> colours{"#d1495b", "#2a9d63", "#8a5fbf", "#e08e0b", "#00798c", "#5f5f5f"};
+  std::size_t i = 0;
+  for (const auto& [name, points] : curves.valid) {
+    script += fmt::format("$valid{} << END\n", i);
+    for (const Point& p : points) script += fmt::format("{} {}\n", p.tokens / unit, p.loss);
+    script += "END\n";
+    std::string title = name;
+    std::erase_if(title, [](char c) { return c == '\'' || c == '\n' || c == '\\'; });
+    plots += fmt::format(
+        ", $valid{} using 1:2 with linespoints lw 2 pt 7 ps 0.5 lc rgb '{}' title 'held out: {}' noenhanced", i,
+        colours[i % colours.size()], title);
+    ++i;
+  }
+  script += "plot " + plots + "\n";
+  write_atomically(run / "loss.gp", script);
+  return run_program({"gnuplot", "loss.gp"}, run).has_value();
+}
+
+}  // namespace photon

@@ -1,0 +1,13 @@
+// The learning rate of every step: linear warm-up, then cosine decay or warm-up–stable–decay (WSD).
+#pragma once
+
+#include "train/recipe.h"
+
+namespace photon {
+
+/// The learning rate of optimiser step `step` = 1…recipe.run.steps.
+///   cosine: from lr after the warm-up down to min_lr_ratio·lr at the last step, half a cosine
+///   wsd:    lr after the warm-up; over the last decay_fraction of all steps down to min_lr_ratio·lr as 1 - sqrt(done)
+double learning_rate(const Recipe& recipe, std::int64_t step);
+
+}  // namespace photon

@@ -1,0 +1,11 @@
+cmake_minimum_required(VERSION 3.25)
+# Writes OUTPUT, the definition of photon::commit(), if the commit of SOURCE is another than the one that it names.
+execute_process(COMMAND git -C ${SOURCE} describe --always --dirty --tags
+  OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
+if(failed)
+  set(commit unknown)
+endif()
+file(CONFIGURE OUTPUT ${OUTPUT} @ONLY CONTENT "#include \"train/version.h\"
+
+const char* photon::commit() { return \"@commit@\"; }
+")
