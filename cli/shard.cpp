@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -26,7 +27,7 @@ void add_shard(CLI::App& app) {
   command
       ->add_option("--max-tokens", shard.max_tokens,
                    "stop after the document that reaches this many tokens; 0: no limit")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
       ->capture_default_str();
   command->add_flag("--json", options->json, "print the report as JSON");
   command->footer("Example: photon shard stories.txt -t tokenizer.model -o train.shard");
