@@ -191,8 +191,9 @@ Photon::Hidden Photon::hidden(const Tensor& tokens, bool differentiable_rec_loss
   const int64_t C = spec_.chunk_tokens(L), padding = (C - T % C) % C;
   const auto X = encode(padding == 0 ? tokens : torch::constant_pad_nd(tokens, {0, padding}));
   const auto X_hat = decode(X);
+  const Tensor last = X_hat[0].narrow(1, 0, T);  // before gradients may be switched off
   torch::AutoGradMode gradients(torch::GradMode::is_enabled() && differentiable_rec_loss);
-  return {X_hat[0].narrow(1, 0, T), rec_loss(X, X_hat, T)};
+  return {last, rec_loss(X, X_hat, T)};
 }
 
 Tensor Photon::head(const Tensor& x) { return ops::linear(x, lm_head_ ? lm_head_->value : embed_->value); }
