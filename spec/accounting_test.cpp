@@ -206,11 +206,11 @@ double counted_attention_flops(const Spec& spec, std::int64_t T) {
 }
 
 TEST(Accounting, AttentionOfATrainingSequenceIsCountedRowByRow) {
-  for (const Spec& spec : odd_specs()) {
-    const std::int64_t T = 2400;  // whole groups and whole blocks of every odd spec
-    const double counted = counted_attention_flops(spec, T);
-    EXPECT_NEAR(training_flops(spec, T).attention, counted, 1e-9 * counted) << to_json(spec);
-  }
+  for (const Spec& spec : odd_specs())
+    for (const std::int64_t T : {60, 2400}) {  // whole groups of every spec; within and far beyond the spans
+      const double counted = counted_attention_flops(spec, T);
+      EXPECT_NEAR(training_flops(spec, T).attention, counted, 1e-9 * counted) << to_json(spec);
+    }
 }
 
 TEST(Accounting, CachesOfAKnownModelToTheByte) {
