@@ -232,7 +232,7 @@ TEST_F(SafeTensorsFile, HeaderLengthIsCheckedBeforeAnythingElse) {
   expect_refused("no header", with_length(0, ""), "header");
   expect_refused("N = 0", with_length(0, "{}"), "header");
   expect_refused("N = 1", with_length(1, "{}"), "header");
-  expect_refused("N = 1e8 + 1", with_length(100'000'001, "{}"), "header length 100000001");
+  expect_refused("N = 1e8 + 1", with_length(100'000'001, "{}"), "header length 100000001 exceeds the format's limit");
   expect_refused("N > file", with_length(3, "{}"), "header length 3");
   expect_refused("N = file", with_length(10, "{}"), "header length 10");
   expect_refused("N = 2^63", with_length(std::uint64_t{1} << 63, "{}"), "header length 9223372036854775808");
@@ -345,7 +345,7 @@ TEST_F(SafeTensorsFile, ShapesAreListsOfNonNegativeIntegersWhoseProductFits) {
 
 TEST_F(SafeTensorsFile, OffsetsCoverTheDataExactly) {
   const std::pair<const char*, std::size_t> bad[] = {
-      {"[4,0]", 4},                     // reversed
+      {"[8,4]", 8},                     // reversed
       {"[0,8]", 4},                     // beyond the end
       {"[0,3]", 4},                     // end != begin + size
       {"[0,5]", 5},                     // likewise
@@ -366,6 +366,7 @@ TEST_F(SafeTensorsFile, OffsetsCoverTheDataExactly) {
   open(file_with("\"F32\"", "[1]", "[0,4]", 4));
   for (const auto& [offsets, data_bytes] : bad)
     expect_refused(offsets, file_with("\"F32\"", "[1]", offsets, data_bytes), "'w': data_offsets");
+  expect_refused("reversed", file_with("\"F32\"", "[1]", "[4,0]", 4), "[4, 0] end before they begin");
   expect_refused("trailing data", file_with("\"F32\"", "[1]", "[0,4]", 5), "1 bytes after the last tensor");
 
   const auto pair = [](int a_begin, int a_end, int b_begin, int b_end) {
