@@ -44,7 +44,8 @@ int main(int argc, char** argv) {
       app.add_option("recipe", recipe_file, "Recipe (TOML); goes on if its run.out already holds this run");
   app.add_option("--resume", resume_folder, "Run folder to go on with, from its newest checkpoint")
       ->excludes(recipe_option);
-  app.add_option("--set", overrides, "section.key=value: overrides a key of the recipe; may be repeated")->take_all();
+  app.add_option("--set", overrides, "section.key=value: overrides a key of the recipe; may be repeated")
+      ->allow_extra_args(false);
   app.add_flag("--check", check_only, "Only check recipe and data");
   app.footer("Recipe keys:\n" + photon::recipe_keys() +
              "\nCtrl-C or SIGTERM: saves a checkpoint and ends with exit code 0; a second one ends at once.\n"

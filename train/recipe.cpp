@@ -21,6 +21,7 @@ namespace photon {
 namespace {
 
 namespace fs = std::filesystem;
+using nlohmann::json;
 
 struct Key {
   const char* name;
@@ -180,9 +181,9 @@ class Reader {
         fs::path path;
         return read(*config, {"model.config", ""}, path) ? load_spec(path) : Spec{};
       }
-      std::ostringstream json;
-      json << toml::json_formatter{*inline_spec};
-      return parse_spec(json.str(), origin_ + " [model.spec]");
+      std::ostringstream text;
+      text << toml::json_formatter{*inline_spec};
+      return parse_spec(text.str(), origin_ + " [model.spec]");
     } catch (const Error& e) {
       problems_.push_back(e.what());
       return {};
@@ -304,96 +305,47 @@ class Reader {
   std::vector<std::string> problems_;
 };
 
-toml::table to_node(const TrainSource& source) {
-  return toml::table{{"path", source.path.string()}, {"weight", source.weight}};
-}
-toml::table to_node(const ValidSource& source) {
-  return toml::table{{"name", source.name}, {"path", source.path.string()}};
-}
-std::int64_t to_node(std::int64_t value) { return value; }
-double to_node(double value) { return value; }
-std::string to_node(const std::string& value) { return value; }
-std::string to_node(const fs::path& value) { return value.string(); }
+json to_json_value(const TrainSource& source) { return {{"path", source.path.string()}, {"weight", source.weight}}; }
+json to_json_value(const ValidSource& source) { return {{"name", source.name}, {"path", source.path.string()}}; }
+json to_json_value(const fs::path& path) { return path.string(); }
+template <class T>
+requires std::is_arithmetic_v<T> || std::is_same_v<T, std::string> json to_json_value(const T& value) { return value; }
 template <class Enum>
-requires std::is_enum_v<Enum> std::string to_node(Enum value) {
+requires std::is_enum_v<Enum> json to_json_value(Enum value) {
   return choices<Enum>()[static_cast<std::size_t>(value)];
 }
 template <class T>
-toml::array to_node(const std::vector<T>& values) {
-  toml::array array;
-  for (const T& value : values) array.push_back(to_node(value));
+json to_json_value(const std::vector<T>& values) {
+  json array = json::array();
+  for (const T& value : values) array.push_back(to_json_value(value));
   return array;
 }
 
-toml::table to_table(const nlohmann::json& object);
-toml::array to_array(const nlohmann::json& list);
-
-// Hands `insert` a JSON value as what it is in TOML.
-template <class Insert>
-void insert_json(const nlohmann::json& value, Insert&& insert) {
-  if (value.is_object())
-    insert(to_table(value));
-  else if (value.is_array())
-    insert(to_array(value));
-  else if (value.is_string())
-    insert(value.get<std::string>());
-  else if (value.is_boolean())
-    insert(value.get<bool>());
-  else if (value.is_number_integer())
-    insert(value.get<std::int64_t>());
-  else
-    insert(value.get<double>());
-}
-toml::table to_table(const nlohmann::json& object) {
-  toml::table table;
-  for (const auto& [name, value] : object.items())
-    insert_json(value, [&](auto node) { table.insert(name, std::move(node)); });
-  return table;
-}
-toml::array to_array(const nlohmann::json& list) {
-  toml::array array;
-  for (const auto& value : list) insert_json(value, [&](auto node) { array.push_back(std::move(node)); });
-  return array;
+// A JSON value in TOML; scalars look the same in both.
+std::string toml_text(const json& value) {
+  std::vector<std::string> parts;
+  if (value.is_object()) {
+    for (const auto& [name, member] : value.items()) parts.push_back(fmt::format("{} = {}", name, toml_text(member)));
+    return fmt::format("{{ {} }}", fmt::join(parts, ", "));
+  }
+  if (value.is_array()) {
+    for (const json& member : value) parts.push_back("\n  " + toml_text(member));
+    return parts.empty() ? "[]" : fmt::format("[{},\n]", fmt::join(parts, ","));
+  }
+  return value.dump();
 }
 
-std::string text_of(const auto& node) {
-  std::ostringstream text;
-  text << toml::toml_formatter{node};
-  return text.str();
-}
-
-// Every key but the model's.
-toml::table sections(const Recipe& recipe) {
-  toml::table root;
+// key -> what differences() compares.
+std::map<std::string, std::string> compared(const Recipe& recipe) {
+  std::map<std::string, std::string> values{{"model", to_json(recipe.model)}};
   each_key(recipe, [&](const Key& key, const auto& value) {
-    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, fs::path>)
-      if (value.empty()) return;
-    const std::string name = key.name, section = name.substr(0, name.find('.'));
-    root.insert(section, toml::table{});
-    root[section].as_table()->insert(name.substr(section.size() + 1), to_node(value));
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, fs::path>) return;
+    json compared_value = to_json_value(value);
+    if (compared_value.is_array())
+      for (json& source : compared_value) source.erase("path");
+    values[key.name] = compared_value.dump();
   });
-  return root;
-}
-
-// key -> TOML value, for comparing.
-std::map<std::string, std::string> flatten(const Recipe& recipe) {
-  std::map<std::string, std::string> flat{{"model", to_json(recipe.model)}};
-  each_key(recipe, [&](const Key& key, const auto& value) {
-    using Value = std::decay_t<decltype(value)>;
-    if constexpr (std::is_same_v<Value, fs::path>) return;
-    if constexpr (std::is_same_v<Value, std::vector<TrainSource>>) {
-      std::string weights;
-      for (const TrainSource& source : value) weights += fmt::format("weight {} ", source.weight);
-      flat[key.name] = weights;
-    } else if constexpr (std::is_same_v<Value, std::vector<ValidSource>>) {
-      std::string names;
-      for (const ValidSource& source : value) names += source.name + " ";
-      flat[key.name] = names;
-    } else if constexpr (!std::is_same_v<Value, fs::path>) {
-      flat[key.name] = text_of(toml::value{to_node(value)});
-    }
-  });
-  return flat;
+  return values;
 }
 
 }  // namespace
@@ -420,20 +372,34 @@ Recipe load_recipe(const fs::path& path, const std::vector<std::string>& overrid
 }
 
 std::string to_toml(const Recipe& recipe) {
-  toml::table root = sections(recipe);
-  root.insert("model", toml::table{{"spec", to_table(nlohmann::json::parse(to_json(recipe.model)))}});
-  return text_of(root) + "\n";
+  std::string text = "[model.spec]\n", section;
+  const json model = json::parse(to_json(recipe.model));
+  for (const auto& [name, value] : model.items()) text += fmt::format("{} = {}\n", name, toml_text(value));
+  each_key(recipe, [&](const Key& key, const auto& value) {
+    const json stored = to_json_value(value);
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, fs::path>)
+      if (value.empty()) return;
+    const std::string name = key.name, its_section = name.substr(0, name.find('.'));
+    if (section != its_section) text += fmt::format("\n[{}]\n", its_section);
+    section = its_section;
+    text += fmt::format("{} = {}\n", name.substr(section.size() + 1), toml_text(stored));
+  });
+  return text;
 }
 
 std::string recipe_json(const Recipe& recipe) {
-  std::ostringstream json;
-  json << toml::json_formatter{sections(recipe)};
-  return json.str();
+  json sections;
+  each_key(recipe, [&](const Key& key, const auto& value) {
+    const std::string name = key.name;
+    const auto dot = name.find('.');
+    sections[name.substr(0, dot)][name.substr(dot + 1)] = to_json_value(value);
+  });
+  return sections.dump();
 }
 
 std::vector<std::string> differences(const Recipe& here, const Recipe& there) {
   std::vector<std::string> keys;
-  const auto mine = flatten(here), theirs = flatten(there);
+  const auto mine = compared(here), theirs = compared(there);
   for (const auto& [key, value] : mine)
     if (const std::string& other = theirs.at(key); other != value)
       keys.push_back(key == "model" ? "model: the specs differ"
@@ -443,21 +409,22 @@ std::vector<std::string> differences(const Recipe& here, const Recipe& there) {
 
 std::string fingerprint(const Recipe& recipe) {
   std::string text;
-  for (const auto& [key, value] : flatten(recipe)) text += fmt::format("{} = {}\n", key, value);
+  for (const auto& [key, value] : compared(recipe)) text += fmt::format("{} = {}\n", key, value);
   return sha256(std::as_bytes(std::span(text)));
 }
 
 std::string recipe_keys() {
   const Recipe defaults;
-  std::string lines = fmt::format("  {:<26}{}\n  {:<26}{}\n", "model.config", "config.json of the model", "model.spec",
-                                  "or the same keys inline");
+  std::string lines = fmt::format("  {:<25}{}\n  {:<25}{}\n", "model.config", "config.json of the model", "model.spec",
+                                  "or its contents as a table");
   each_key(defaults, [&](const Key& key, const auto& value) {
     using Value = std::decay_t<decltype(value)>;
-    std::string more = key.required ? "required" : "default " + text_of(toml::value{std::string("none")});
-    if constexpr (std::is_arithmetic_v<Value> || std::is_same_v<Value, std::string> || std::is_enum_v<Value>)
-      if (!key.required) more = "default " + text_of(toml::value{to_node(value)});
-    if constexpr (std::is_enum_v<Value>) more = fmt::format("{}; {}", fmt::join(choices<Value>(), " or "), more);
-    lines += fmt::format("  {:<26}{} ({})\n", key.name, key.meaning, more);
+    const json fallback = to_json_value(value);
+    std::string more = key.required                         ? " (required)"
+                       : fallback.empty() || fallback == "" ? ""
+                                                            : fmt::format(" (default {})", fallback.dump());
+    if constexpr (std::is_enum_v<Value>) more = fmt::format(": {}{}", fmt::join(choices<Value>(), " or "), more);
+    lines += fmt::format("  {:<25}{}{}\n", key.name, key.meaning, more);
   });
   return lines;
 }

@@ -79,8 +79,18 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
   progress_.emplace(recipe_, flops_per_token_, peak_flops_);
 }
 
-Trainer::~Trainer() {
-  if (lock_fd_ >= 0) ::close(lock_fd_);
+Trainer::Lock::Lock(const fs::path& run) : fd_(::open((run / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) throw InputError(fmt::format("{}: cannot write: {}", run.string(), std::strerror(errno)));
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  ::close(fd_);
+  throw InputError(fmt::format("{}: another process is training in this folder", run.string()));
+}
+Trainer::Lock& Trainer::Lock::operator=(Lock&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+Trainer::Lock::~Lock() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 void Trainer::open_run_folder() {
@@ -88,11 +98,7 @@ void Trainer::open_run_folder() {
   if (fs::exists(run) && !fs::exists(run / "recipe.toml") && !fs::is_empty(run) && !fs::exists(run / ".lock"))
     throw InputError(fmt::format("{}: exists and is no run folder; choose another run.out", run.string()));
   fs::create_directories(run);
-  lock_fd_ = ::open((run / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_fd_ < 0) throw InputError(fmt::format("{}: cannot write: {}", run.string(), std::strerror(errno)));
-  if (::flock(lock_fd_, LOCK_EX | LOCK_NB) != 0)
-    throw InputError(fmt::format("{}: another process is training in this folder", run.string()));
-
+  lock_ = Lock(run);
   if (fs::exists(run / "recipe.toml")) {
     if (const auto keys = differences(recipe_, load_recipe(run / "recipe.toml")); !keys.empty())
       throw InputError(
@@ -122,9 +128,10 @@ void Trainer::open_run_folder() {
 
 void Trainer::write_header() {
   const json machine = machine_record(recipe_.compute);
-  spdlog::info("{} on {}, {} threads, LibTorch {}, peak {:.0f} GFLOP/s in {}", count_parameters(recipe_.model).total,
-               machine["cpu"].get<std::string>(), recipe_.compute.threads, machine["torch"].get<std::string>(),
-               peak_flops_ * 1e-9, recipe_.compute.precision == Precision::bf16 ? "bf16" : "fp32");
+  spdlog::info("{} parameters, {}, {} threads, LibTorch {}, peak {:.0f} GFLOP/s in {}",
+               count_parameters(recipe_.model).total, machine["cpu"].get<std::string>(), recipe_.compute.threads,
+               machine["torch"].get<std::string>(), peak_flops_ * 1e-9,
+               recipe_.compute.precision == Precision::bf16 ? "bf16" : "fp32");
   if (!log_->empty()) {
     log_->append(
         {{"resumed", {{"step", state_.step}, {"machine", machine}, {"commit", commit()}, {"peak_flops", peak_flops_}}},

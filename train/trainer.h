@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "train/checkpoint.h"
 #include "train/data.h"
@@ -32,7 +33,6 @@ class Trainer {
   /// @throws InputError if the folder's run has another recipe, other data, or is being trained by another process
   explicit Trainer(
       const Recipe& recipe, std::function<bool()> interrupted = [] { return false; });
-  ~Trainer();
 
   /// Trains up to recipe.run.steps.  @throws Error at a non-finite loss or gradient norm, with weights, moments and
   /// checkpoints as they were after the last good step.
@@ -43,6 +43,18 @@ class Trainer {
   const Optimizer& optimizer() const { return *optimizer_; }
 
  private:
+  // An exclusive lock on the run folder, for as long as this object or the process lives.
+  class Lock {
+   public:
+    Lock() = default;
+    explicit Lock(const std::filesystem::path& run);
+    Lock(Lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    Lock& operator=(Lock&& other) noexcept;
+    ~Lock();
+
+   private:
+    int fd_ = -1;
+  };
   struct Held {
     double nats = 0, bits_per_byte = 0;
   };
@@ -57,6 +69,7 @@ class Trainer {
   void export_model();
 
   Recipe recipe_;
+  Lock lock_;
   std::function<bool()> interrupted_;
   torch::Device device_;
   TrainingData data_;
@@ -67,7 +80,6 @@ class Trainer {
   std::optional<Progress> progress_;
   TrainerState state_;
   double flops_per_token_ = 0, peak_flops_ = 0;
-  int lock_fd_ = -1;
   bool sample_failed_ = false, plot_failed_ = false;
 };
 
