@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
 #include <memory>
 
+#include "cli/arguments.h"
 #include "cli/commands.h"
 #include "weights/model_folder.h"
 
@@ -15,14 +15,6 @@ struct InitArguments {
   std::string config, folder, dtype = "f32";
   InitOptions options;
 };
-
-// CLI11 itself lets numbers beyond 64 bits saturate.
-std::string seed_problem(const std::string& text) {
-  std::uint64_t seed = 0;
-  const char* last = text.data() + text.size();
-  const auto [end, error] = std::from_chars(text.data(), last, seed);
-  return error == std::errc() && end == last ? "" : fmt::format("'{}' is no integer from 0 to 2^64 - 1", text);
-}
 
 void run_init(InitArguments& arguments) {
   arguments.options.dtype = arguments.dtype == "bf16" ? DType::bf16 : DType::f32;

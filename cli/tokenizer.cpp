@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
-#include <charconv>
 
 #include <iostream>
 #include <iterator>
@@ -13,30 +12,13 @@
 #include <optional>
 
 #include "base/error.h"
+#include "cli/arguments.h"
 #include "cli/commands.h"
 
 namespace photon {
 namespace {
 
 std::string read_stdin() { return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()}; }
-
-// "1,2 3\n" to ids: separators are commas and white space.
-std::vector<std::int32_t> parse_ids(std::string_view text) {
-  constexpr std::string_view separators = ", \t\r\n";
-  std::vector<std::int32_t> ids;
-  for (auto begin = text.find_first_not_of(separators); begin != std::string_view::npos;
-       begin = text.find_first_not_of(separators)) {
-    text.remove_prefix(begin);
-    const std::string_view word = text.substr(0, text.find_first_of(separators));
-    std::int32_t id = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (error != std::errc() || end != word.data() + word.size())
-      throw InputError(fmt::format("'{}' is no token id; give ids as 1,2,3", word));
-    ids.push_back(id);
-    text.remove_prefix(word.size());
-  }
-  return ids;
-}
 
 struct Source {  // where the tokenizer comes from, and the text or ids
   std::string tokenizer, model, input;
@@ -93,7 +75,7 @@ void add_decode(CLI::App& parent) {
   source->add_to(*command, "ids as 1,2,3; standard input if absent");
   command->footer("Example: photon tokenizer decode -t tokenizer.model 403,407,261");
   command->callback([source] {
-    const std::string text = source->open().decode(parse_ids(source->text()));
+    const std::string text = source->open().decode(parse_token_ids(source->text()));
     std::cout << (source->json ? nlohmann::json{{"text", text}}.dump() : text) << '\n';
   });
 }

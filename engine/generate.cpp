@@ -60,6 +60,11 @@ class Output {
 
 }  // namespace
 
+void check(const GenerateOptions& options) {
+  if (options.n_tokens < 0) throw InputError(fmt::format("-n is {}, must be 0 or more", options.n_tokens));
+  check(options.sampler);
+}
+
 double GenerateStats::prefill_tokens_per_s() const { return per_second(prompt_tokens, prefill_ms); }
 double GenerateStats::decode_tokens_per_s() const { return per_second(decode_tokens, decode_ms); }
 double GenerateStats::decode_gb_per_s() const {
@@ -79,7 +84,7 @@ void Engine::check_tokens(std::span<const std::int32_t> tokens) const {
 Generation Engine::generate(std::span<const std::int32_t> prompt, const GenerateOptions& options,
                             const OnToken& on_token) {
   check_tokens(prompt);
-  if (options.n_tokens < 0) throw InputError(fmt::format("-n is {}, must be 0 or more", options.n_tokens));
+  check(options);
   if (options.protocol == Protocol::recgen && spec().n_levels() == 0)
     throw InputError("--protocol recgen needs a model with levels, this one is vanilla; use hiergen");
   Sampler sampler(options.sampler);
@@ -160,6 +165,7 @@ Score Engine::score(std::span<const std::int32_t> tokens) {
   score.logprobs.reserve(tokens.size());
   score.argmax.reserve(tokens.size());
   hierarchy_.score(sequence, tokens, [&](std::int64_t position, std::span<const float> logits) {
+    require_finite(logits, position);
     const auto token = static_cast<std::size_t>(tokens[static_cast<std::size_t>(position)]);
     score.logprobs.push_back(logits[token] - kernels().log_sum_exp(logits));
     score.argmax.push_back(argmax(logits));

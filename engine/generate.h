@@ -28,6 +28,9 @@ struct GenerateOptions {
   bool one_by_one = false;  // recgen: a group's level-1 chunks one after another instead of at once; same tokens
 };
 
+/// @throws InputError naming the first option that is out of range, as a command-line flag.
+void check(const GenerateOptions& options);
+
 /// What a generation took.  KV bytes are those that the caches hold at its end, except for the peak.
 struct GenerateStats {
   std::int64_t prompt_tokens = 0, generated_tokens = 0;

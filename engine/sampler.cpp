@@ -29,6 +29,12 @@ void check(const SamplerOptions& o) {
           "a number above 0");
 }
 
+void require_finite(std::span<const float> logits, std::int64_t position) {
+  if (!std::ranges::all_of(logits, [](float x) { return std::isfinite(x); }))
+    throw Error(
+        fmt::format("the logits at position {} are not finite: are the weights damaged? Try --dtype f32", position));
+}
+
 std::int32_t argmax(std::span<const float> logits) {
   return static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
@@ -37,11 +43,7 @@ Sampler::Sampler(const SamplerOptions& options) : options_(options) { check(opti
 
 std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> recent,
                              std::uint64_t sequence_id, std::int64_t position) {
-  if (!std::ranges::all_of(logits, [](float x) { return std::isfinite(x); }))
-    throw Error(
-        fmt::format("the logits at position {} are not finite: are the weights damaged? "
-                    "Try --dtype f32",
-                    position));
+  require_finite(logits, position);
   if (options_.repetition_penalty != 1.0) {
     penalised_.assign(logits.begin(), logits.end());
     recent = recent.last(std::min(recent.size(), static_cast<std::size_t>(repetition_window)));

@@ -46,6 +46,9 @@ class Sampler {
   std::vector<Candidate> candidates_;
 };
 
+/// @throws Error if a logit is NaN or infinite: nothing sensible can follow.
+void require_finite(std::span<const float> logits, std::int64_t position);
+
 /// The token of the largest logit; ties to the lowest id.
 std::int32_t argmax(std::span<const float> logits);
 

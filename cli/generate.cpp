@@ -1,0 +1,285 @@
+// photon generate: text from a model, streamed, with statistics; two models side by side with --compare.
+#include "engine/generate.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <utility>
+
+#include "cli/arguments.h"
+#include "cli/commands.h"
+#include "kernels/bandwidth.h"
+#include "text/utf8.h"
+
+namespace photon {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct GenerateArguments {
+  EngineArguments engine;
+  std::string prompt, tokens, compare, protocol = "hiergen";
+  CLI::Option* prompt_option = nullptr;
+  CLI::Option* seed_option = nullptr;
+  GenerateOptions options{.sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05}};
+  bool stats = false, json = false;
+};
+
+// Pieces to text, or ids to "1,2,3" where the model has no tokenizer.
+class Writer {
+ public:
+  /// @param prompt_text  what stands before the generated text; a text's first piece begins with a space that is not
+  /// part
+  ///                     of it.
+  Writer(const Tokenizer* tokenizer, bool at_start) : tokenizer_(tokenizer), at_start_(at_start) {}
+
+  std::string add(std::int32_t token) {
+    if (tokenizer_ == nullptr) return fmt::format("{}{}", std::exchange(at_start_, false) ? "" : ",", token);
+    std::string piece = tokenizer_->piece(token);
+    if (piece.empty()) return {};
+    if (std::exchange(at_start_, false) && piece.front() == ' ') piece.erase(0, 1);
+    return utf8_.push(piece);
+  }
+  std::string finish() { return utf8_.finish(); }
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool at_start_;
+  Utf8Stream utf8_;
+};
+
+struct Result {
+  std::string model;
+  Protocol protocol = Protocol::hiergen;
+  std::int64_t parameters = 0;
+  std::string dtype, text{};
+  Generation generation{};
+};
+
+std::vector<std::int32_t> prompt_of(const GenerateArguments& arguments, const Engine& engine,
+                                    const std::optional<Tokenizer>& tokenizer) {
+  if (arguments.prompt_option->count() == 0) {
+    try {
+      return parse_token_ids(arguments.tokens);
+    } catch (const InputError& e) {
+      throw InputError(fmt::format("--tokens: {}", e.what()));
+    }
+  }
+  if (!tokenizer)
+    throw InputError(fmt::format("{}: has no tokenizer.model, so -p cannot be encoded; use --tokens 1,2,3",
+                                 engine.model().folder->path.string()));
+  if (!is_valid_utf8(arguments.prompt)) throw InputError("--prompt: is not valid UTF-8");
+  std::vector<std::int32_t> tokens = tokenizer->encode(arguments.prompt);
+  tokens.insert(tokens.begin(), static_cast<std::int32_t>(engine.spec().bos_token_id));
+  return tokens;
+}
+
+// Generates with the model of one folder; streams to `out`, if any, prompt first.
+Result run(const GenerateArguments& arguments, const std::string& folder, const GenerateOptions& options,
+           std::ostream* out) {
+  Engine engine = arguments.engine.open(folder);
+  const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
+  const std::vector<std::int32_t> prompt = prompt_of(arguments, engine, tokenizer);
+  Result result{.model = folder,
+                .protocol = options.protocol,
+                .parameters = count_parameters(engine.spec()).total,
+                .dtype = name_of(engine.model().dtype)};
+  spdlog::info("{}: {} levels, {:.1f} M parameters, {}; {}; seed {}; {}, {} threads", folder, engine.spec().n_levels(),
+               static_cast<double>(result.parameters) * 1e-6, result.dtype, to_string(options.protocol),
+               options.sampler.seed, kernels().name, threads());
+
+  Writer writer(tokenizer ? &*tokenizer : nullptr, prompt.empty() || (tokenizer && tokenizer->decode(prompt).empty()));
+  if (out != nullptr) {
+    if (tokenizer)
+      *out << (arguments.prompt_option->count() > 0 ? arguments.prompt : tokenizer->decode(prompt)) << std::flush;
+    else
+      *out << arguments.tokens << std::flush;
+  }
+  const auto write = [&](const std::string& text) {
+    result.text += text;
+    if (out != nullptr && !text.empty()) *out << text << std::flush;
+  };
+  result.generation = engine.generate(prompt, options, [&](std::int32_t token) {
+    write(writer.add(token));
+    return out == nullptr || out->good();
+  });
+  write(writer.finish());
+  if (out != nullptr) *out << std::endl;
+  if (out != nullptr && !out->good()) throw Error("standard output: cannot be written");
+  return result;
+}
+
+ordered_json to_json(const Result& r, const GenerateOptions& options, double memory_gb_per_s) {
+  const GenerateStats& s = r.generation.stats;
+  const auto n_decoded = static_cast<double>(std::max<std::int64_t>(1, s.decode_tokens));
+  ordered_json stats{
+      {"protocol", to_string(r.protocol)},
+      {"dtype", r.dtype},
+      {"isa", kernels().name},
+      {"threads", threads()},
+      {"seed", options.sampler.seed},
+      {"parameters", r.parameters},
+      {"prompt_tokens", s.prompt_tokens},
+      {"generated_tokens", s.generated_tokens},
+      {"stopped_at_eos", r.generation.stopped_at_eos},
+      {"prefill_ms", s.prefill_ms},
+      {"prefill_tokens_per_s", s.prefill_tokens_per_s()},
+      {"decode_tokens", s.decode_tokens},
+      {"decode_ms", s.decode_ms},
+      {"decode_tokens_per_s", s.decode_tokens_per_s()},
+      {"context_tokens", s.context_tokens},
+      {"kv_bytes_growing", s.kv_bytes_growing},
+      {"kv_bytes_constant", s.kv_bytes_constant},
+      {"kv_bytes_peak", s.kv_bytes_peak},
+      {"kv_bytes_read", s.prefill_kv.bytes_read + s.decode_kv.bytes_read},
+      {"kv_bytes_written", s.prefill_kv.bytes_written + s.decode_kv.bytes_written},
+      {"decode_kv_bytes_read_per_token", static_cast<double>(s.decode_kv.bytes_read) / n_decoded},
+      {"decode_weight_bytes_read_per_token", static_cast<double>(s.decode_weight_bytes_read) / n_decoded},
+      {"decode_gb_per_s", s.decode_gb_per_s()}};
+  if (memory_gb_per_s > 0) stats["memory_gb_per_s"] = memory_gb_per_s;
+  return {{"tokens", r.generation.tokens}, {"text", r.text}, {"stats", stats}};
+}
+
+// 1234567 -> "1.23 MB".
+std::string bytes_text(double bytes) {
+  constexpr const char* units[] = {"B", "kB", "MB", "GB", "TB"};
+  std::size_t i = 0;
+  for (; bytes >= 999.5 && i + 1 < std::size(units); ++i) bytes /= 1000;
+  return fmt::format("{:.{}f} {}", bytes, i == 0 || bytes >= 99.95 ? 0 : 2, units[i]);
+}
+
+void print_stats(const Result& r, double memory_gb_per_s) {
+  const GenerateStats& s = r.generation.stats;
+  const double n_decoded = static_cast<double>(std::max<std::int64_t>(1, s.decode_tokens));
+  fmt::print(stderr, "prefill   {:>10.1f} tokens/s   {} tokens in {:.1f} ms\n", s.prefill_tokens_per_s(),
+             s.prompt_tokens, s.prefill_ms);
+  fmt::print(stderr, "decode    {:>10.1f} tokens/s   {} tokens in {:.1f} ms\n", s.decode_tokens_per_s(),
+             s.decode_tokens, s.decode_ms);
+  fmt::print(stderr, "KV cache  {:>10} growing   + {} constant, at {} tokens of context; {} at its peak\n",
+             bytes_text(static_cast<double>(s.kv_bytes_growing)), bytes_text(static_cast<double>(s.kv_bytes_constant)),
+             s.context_tokens, bytes_text(static_cast<double>(s.kv_bytes_peak)));
+  fmt::print(stderr, "KV moved  {:>10} read, {} written; while decoding {} read per token\n",
+             bytes_text(static_cast<double>(s.prefill_kv.bytes_read + s.decode_kv.bytes_read)),
+             bytes_text(static_cast<double>(s.prefill_kv.bytes_written + s.decode_kv.bytes_written)),
+             bytes_text(static_cast<double>(s.decode_kv.bytes_read) / n_decoded));
+  fmt::print(stderr, "weights   {:>10} read per token; {:.1f} GB/s with the KV cache, where memory gives {:.1f}\n",
+             bytes_text(static_cast<double>(s.decode_weight_bytes_read) / n_decoded), s.decode_gb_per_s(),
+             memory_gb_per_s);
+}
+
+void print_comparison(const Result& a, const Result& b) {
+  const auto row = [](const std::string& label, const std::string& x, const std::string& y, double ratio) {
+    fmt::print("{:<28}{:>16}{:>16}{:>9}\n", label, x, y, ratio > 0 ? fmt::format("{:.1f}x", ratio) : "");
+  };
+  const auto name = [](const Result& r) {
+    std::string folder = std::filesystem::path(r.model).lexically_normal().string();
+    while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+    return std::filesystem::path(folder).filename().string();
+  };
+  const auto speed = [&](const char* label, double x, double y) {
+    row(label, fmt::format("{:.1f}", x), fmt::format("{:.1f}", y), y > 0 ? x / y : 0);
+  };
+  const auto bytes = [&](const char* label, double x, double y) {
+    row(label, bytes_text(x), bytes_text(y), x > 0 ? y / x : 0);
+  };
+  const GenerateStats &s = a.generation.stats, &t = b.generation.stats;
+  const auto whole = [](const GenerateStats& g) {
+    return static_cast<double>(g.kv_bytes_growing + g.kv_bytes_constant);
+  };
+  const auto per_token = [](std::int64_t n, const GenerateStats& g) {
+    return static_cast<double>(n) / static_cast<double>(std::max<std::int64_t>(1, g.decode_tokens));
+  };
+  fmt::print("\n");
+  row("", name(a), name(b), 0);
+  row("protocol", std::string(to_string(a.protocol)), std::string(to_string(b.protocol)), 0);
+  row("parameters", fmt::format("{:.2f} M", static_cast<double>(a.parameters) * 1e-6),
+      fmt::format("{:.2f} M", static_cast<double>(b.parameters) * 1e-6), 0);
+  row("tokens, prompt + generated", fmt::format("{} + {}", s.prompt_tokens, s.generated_tokens),
+      fmt::format("{} + {}", t.prompt_tokens, t.generated_tokens), 0);
+  speed("prefill, tokens/s", s.prefill_tokens_per_s(), t.prefill_tokens_per_s());
+  speed("decode, tokens/s", s.decode_tokens_per_s(), t.decode_tokens_per_s());
+  bytes("KV cache", whole(s), whole(t));
+  bytes("  of this growing", static_cast<double>(s.kv_bytes_growing), static_cast<double>(t.kv_bytes_growing));
+  bytes("KV read per token", per_token(s.decode_kv.bytes_read, s), per_token(t.decode_kv.bytes_read, t));
+  bytes("weights read per token", per_token(s.decode_weight_bytes_read, s), per_token(t.decode_weight_bytes_read, t));
+}
+
+void run_generate(GenerateArguments& arguments) {
+  GenerateOptions& options = arguments.options;
+  check(options);
+  options.protocol = parse_protocol(arguments.protocol);
+  if (arguments.seed_option->count() == 0) {
+    std::random_device entropy;
+    options.sampler.seed = entropy();
+  }
+  const Result result = run(arguments, arguments.engine.model, options, arguments.json ? nullptr : &std::cout);
+  const double memory_gb_per_s = arguments.stats ? measure_read_bandwidth_gb_s() : 0;
+
+  std::optional<Result> other;
+  if (!arguments.compare.empty()) {
+    GenerateOptions same_length = options;  // memory and speed depend on it
+    same_length.n_tokens = result.generation.stats.generated_tokens;
+    same_length.ignore_eos = true;
+    if (load_spec(arguments.compare).n_levels() == 0) same_length.protocol = Protocol::hiergen;
+    other = run(arguments, arguments.compare, same_length, nullptr);
+  }
+  if (arguments.json) {
+    ordered_json json = to_json(result, options, memory_gb_per_s);
+    if (other) json["compare"] = to_json(*other, options, memory_gb_per_s);
+    std::cout << json.dump() << std::endl;
+    if (!std::cout.good()) throw Error("standard output: cannot be written");
+    return;
+  }
+  if (arguments.stats) print_stats(result, memory_gb_per_s);
+  if (other) print_comparison(result, *other);
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto arguments = std::make_shared<GenerateArguments>();
+  CLI::App* command = app.add_subcommand("generate", "Continue a text, streaming it as it comes");
+  GenerateOptions& options = arguments->options;
+  SamplerOptions& sampler = options.sampler;
+
+  arguments->engine.add_to(*command);
+  auto* source = command->add_option_group("prompt", "What to continue");
+  arguments->prompt_option = source->add_option("-p,--prompt", arguments->prompt,
+                                                "Text; may be empty.  The beginning of a document is put before it");
+  source->add_option("--tokens", arguments->tokens, "Token ids 1,2,3, taken literally; may be empty");
+  source->require_option(1);
+  command->add_option("-n,--n-tokens", options.n_tokens, "Tokens to generate at most")->capture_default_str();
+  command
+      ->add_option("--protocol", arguments->protocol, "hiergen: exact; recgen: the paper's, from the top stream alone")
+      ->check(CLI::IsMember({"hiergen", "recgen"}))
+      ->capture_default_str();
+  command
+      ->add_option("--repetition-penalty", sampler.repetition_penalty,
+                   "Weakens what occurred in the last 64 tokens; 1 does nothing")
+      ->capture_default_str();
+  command->add_option("--temperature", sampler.temperature, "0 always takes the likeliest token")
+      ->capture_default_str();
+  command->add_option("--top-k", sampler.top_k, "Draw from the k likeliest; 0: all")->capture_default_str();
+  command->add_option("--top-p", sampler.top_p, "Draw from the likeliest that together have this probability; 1: all")
+      ->capture_default_str();
+  command
+      ->add_option("--min-p", sampler.min_p, "Draw from those with this share of the likeliest's probability; 0: all")
+      ->capture_default_str();
+  arguments->seed_option =
+      command->add_option("--seed", sampler.seed, "Seed of the drawing (default: random, and printed)")
+          ->check(&seed_problem);
+  command->add_flag("--ignore-eos", options.ignore_eos, "Go on after the end of the document (default: off)");
+  command->add_flag("--stats", arguments->stats, "Print speed and memory on standard error (default: off)");
+  command->add_flag("--json", arguments->json, "Print one JSON object instead of text (default: off)");
+  command->add_option("--compare", arguments->compare,
+                      "Run this model folder on the same prompt and print both in a table (default: none)");
+  command->footer("Example: photon generate -m models/stories -p \"Once upon a time\" -n 200 --stats");
+  command->callback([arguments] { run_generate(*arguments); });
+}
+
+}  // namespace photon
