@@ -338,6 +338,8 @@ TEST_F(SafeTensorsFile, ShapesAreListsOfNonNegativeIntegersWhoseProductFits) {
                              many + "]"};
   for (const std::string& shape : bad)
     expect_refused(shape.substr(0, 40), file_with("\"U8\"", shape, "[0,1]", 1), "'w': shape");
+  expect_refused("2^63", file_with("\"U8\"", "[9223372036854775808]", "[0,1]", 1),
+                 "'w': shape: dimension 9223372036854775808 is too large");
   open(file_with("\"U8\"", "[]", "[0,1]", 1));
   open(file_with("\"U8\"", "[1,1,1,1,1,1,1,1]", "[0,1]", 1));
   open(file_with("\"U8\"", "[0]", "[0,0]", 0));
@@ -366,6 +368,8 @@ TEST_F(SafeTensorsFile, OffsetsCoverTheDataExactly) {
   open(file_with("\"F32\"", "[1]", "[0,4]", 4));
   for (const auto& [offsets, data_bytes] : bad)
     expect_refused(offsets, file_with("\"F32\"", "[1]", offsets, data_bytes), "'w': data_offsets");
+  for (const char* offsets : {"[]", "[0]", "[0,0,0]"})
+    expect_refused(offsets, file_with("\"F32\"", "[0]", offsets, 0), "'w': data_offsets");
   expect_refused("reversed", file_with("\"F32\"", "[1]", "[4,0]", 4), "[4, 0] end before they begin");
   expect_refused("trailing data", file_with("\"F32\"", "[1]", "[0,4]", 5), "1 bytes after the last tensor");
 
