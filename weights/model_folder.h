@@ -21,13 +21,13 @@ struct ModelFolder {
   std::optional<std::filesystem::path> tokenizer;  // tokenizer.model, where the folder has one
 };
 
-/// @throws SpecError, WeightsError or InputError naming file and field; all missing, extra and misshapen tensors at
-/// once.
+/// Every tensor is aligned to its elements.  @throws SpecError, WeightsError or InputError naming file and field; all
+/// missing, extra and misshapen tensors at once.
 ModelFolder open_model_folder(const std::filesystem::path& folder, bool check_finite = false);
 
 /// How to initialise random weights: normal with std 0.02 for matrices, ones for norms; residual outputs (attn.o,
 /// mlp.down) scaled by 1/sqrt(2·n_layers) if scale_residual.
-/// shake perturbs every parameter, norms included, so that no path is hidden by a zero or a one.
+/// shake adds noise of std 0.2 to norms and of max(0.05, 0.7/sqrt(columns)) to the rest: no zero or one hides a path.
 struct InitOptions {
   std::uint64_t seed = 0;
   bool shake = false;
