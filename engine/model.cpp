@@ -91,6 +91,14 @@ class Loader {
   const SafeTensors& weights_;
 };
 
+// Reads a byte of every page, so that the first prompt is not kept waiting for the disk.
+void touch(const SafeTensors& weights) {
+  constexpr std::size_t page = 4096;
+  for (const auto& [name, tensor] : weights.tensors())
+    for (std::size_t i = 0; i < tensor.bytes.size(); i += page)
+      static_cast<void>(*static_cast<const volatile std::byte*>(&tensor.bytes[i]));
+}
+
 Weight::Type stored_dtype(const SafeTensors& weights) {
   for (const auto& [name, tensor] : weights.tensors())
     if (tensor.shape.size() == 2 && tensor.dtype != DType::bf16) return Weight::Type::f32;
@@ -107,6 +115,7 @@ Model load_model(const std::filesystem::path& path, std::optional<Weight::Type> 
   model.tokenizer = folder->tokenizer;
   model.folder = folder;
 
+  touch(folder->weights);
   Loader load(model, folder->weights);
   model.embed = load.matrix("embed.weight");
   for (std::int64_t l = 1; l <= model.n_levels(); ++l) model.levels.push_back(load.level(l));
