@@ -58,6 +58,67 @@ class Output {
   bool ended_ = false, stopped_at_eos_ = false;
 };
 
+// One generation: hiergen token by token; for recgen whole groups from the first boundary on.
+class Generator {
+ public:
+  Generator(const Spec& spec, const GenerateOptions& options, Hierarchy& hierarchy, Sequence& sequence, Output& output)
+      : options_(options),
+        hierarchy_(hierarchy),
+        sequence_(sequence),
+        output_(output),
+        sampler_(options.sampler),
+        chunk_tokens_(spec.chunk_tokens(std::min<std::int64_t>(1, spec.n_levels()))),
+        group_(static_cast<std::size_t>(spec.chunk_tokens(spec.n_levels()))) {}
+
+  /// Consumes tokens; then the next one's logits are known, or recgen begins.
+  void consume(std::span<const std::int32_t> tokens) {
+    hierarchy_.prefill(sequence_, tokens);
+    if (options_.protocol == Protocol::recgen && sequence_.n_tokens % std::ssize(group_) == 0) {
+      hierarchy_.start_recgen(sequence_);
+    } else if (output_.wants_more()) {
+      logits_ = hierarchy_.next_logits(batch_);
+      ++n_computed_;
+    }
+  }
+  void run() {
+    while (output_.wants_more()) sequence_.protocol == Protocol::hiergen ? token() : group();
+  }
+  std::int64_t n_computed() const { return n_computed_; }  // tokens whose logits were computed
+
+ private:
+  void token() {
+    const std::int32_t token = sampler_.sample(logits_.row(0), output_.text(), sequence_id, sequence_.n_tokens);
+    output_.add(token);
+    if (output_.wants_more()) consume({&token, 1});
+  }
+  void group() {
+    const std::int64_t first = sequence_.n_tokens;
+    const auto choose = [&](std::size_t, std::int64_t position, std::span<const float> logits) {
+      const std::int64_t i = position - first;
+      const auto before = output_.text().last(std::min<std::size_t>(output_.text().size(), repetition_window));
+      recent_.assign(before.begin(), before.end());
+      recent_.insert(recent_.end(), group_.begin() + i / chunk_tokens_ * chunk_tokens_, group_.begin() + i);
+      return group_[static_cast<std::size_t>(i)] = sampler_.sample(logits, recent_, sequence_id, position);
+    };
+    hierarchy_.recgen_group(batch_, choose, options_.one_by_one);
+    n_computed_ += std::ssize(group_);
+    for (const std::int32_t token : group_) output_.add(token);
+  }
+
+  static constexpr std::uint64_t sequence_id = 0;
+  const GenerateOptions& options_;
+  Hierarchy& hierarchy_;
+  Sequence& sequence_;
+  Sequence* const batch_[1] = {&sequence_};
+  Output& output_;
+  Sampler sampler_;
+  std::int64_t chunk_tokens_;         // C_1
+  std::vector<std::int32_t> group_;   // the tokens of a top-level group
+  std::vector<std::int32_t> recent_;  // what the repetition penalty sees
+  MatView<const float> logits_{};     // [1, V]
+  std::int64_t n_computed_ = 0;
+};
+
 }  // namespace
 
 void check(const GenerateOptions& options) {
@@ -87,74 +148,32 @@ Generation Engine::generate(std::span<const std::int32_t> prompt, const Generate
   check(options);
   if (options.protocol == Protocol::recgen && spec().n_levels() == 0)
     throw InputError("--protocol recgen needs a model with levels, this one is vanilla; use hiergen");
-  Sampler sampler(options.sampler);
 
   pool_.reset_peak();
   Sequence sequence(model_, pool_);
-  Sequence* const batch[] = {&sequence};
   Output output(prompt, options, static_cast<std::int32_t>(spec().eos_token_id), on_token);
+  Generator generator(spec(), options, hierarchy_, sequence, output);
   GenerateStats stats{.prompt_tokens = std::ssize(prompt)};
 
-  const std::int64_t group_tokens = spec().chunk_tokens(spec().n_levels()),
-                     chunk_tokens = spec().chunk_tokens(std::min<std::int64_t>(1, spec().n_levels()));
-  const auto recgen_begins = [&] {
-    return options.protocol == Protocol::recgen && sequence.n_tokens % group_tokens == 0;
-  };
-
-  Stopwatch prefill;
-  hierarchy_.prefill(sequence, prompt);
-  MatView<const float> logits{};
-  std::int64_t in_prefill = 0;  // tokens whose logits the prefill gave
-  if (recgen_begins())
-    hierarchy_.start_recgen(sequence);
-  else if (output.wants_more())
-    logits = hierarchy_.next_logits(batch), in_prefill = 1;
+  const Stopwatch prefill;
+  generator.consume(prompt);
   stats.prefill_ms = prefill.ms();
   stats.prefill_kv = sequence.kv_traffic();
-  const std::int64_t prefill_weight_bytes = hierarchy_.weight_bytes_read();
+  const std::int64_t n_in_prefill = generator.n_computed(), prefill_weight_bytes = hierarchy_.weight_bytes_read();
 
   const Stopwatch decode;
-  std::int64_t computed = in_prefill;
-  while (output.wants_more() && sequence.protocol == Protocol::hiergen) {
-    const std::int64_t position = std::ssize(output.text());
-    const std::int32_t token = sampler.sample(logits.row(0), output.text(), /*sequence_id=*/0, position);
-    output.add(token);
-    if (!output.wants_more()) break;
-    const Hierarchy::Extension extension{&sequence, {&token, 1}};
-    if (options.protocol == Protocol::recgen && (sequence.n_tokens + 1) % group_tokens == 0) {
-      hierarchy_.prefill(sequence, extension.tokens);
-      hierarchy_.start_recgen(sequence);
-    } else {
-      logits = hierarchy_.step({&extension, 1});
-      ++computed;
-    }
-  }
-  std::vector<std::int32_t> group(static_cast<std::size_t>(group_tokens)), known;
-  while (output.wants_more()) {
-    const std::int64_t first = sequence.n_tokens;
-    const auto choose = [&](std::size_t, std::int64_t position, std::span<const float> row) {
-      const std::int64_t chunk = (position - first) / chunk_tokens * chunk_tokens;
-      known.assign(output.text().end() - std::min<std::ptrdiff_t>(std::ssize(output.text()), repetition_window),
-                   output.text().end());
-      known.insert(known.end(), group.begin() + chunk, group.begin() + (position - first));
-      return group[static_cast<std::size_t>(position - first)] =
-                 sampler.sample(row, known, /*sequence_id=*/0, position);
-    };
-    hierarchy_.recgen_group(batch, choose, options.one_by_one);
-    computed += group_tokens;
-    for (const std::int32_t token : group) output.add(token);
-  }
+  generator.run();
   stats.decode_ms = decode.ms();
+  const KvTraffic all = sequence.kv_traffic();
+  stats.decode_kv = {all.bytes_read - stats.prefill_kv.bytes_read, all.bytes_written - stats.prefill_kv.bytes_written};
+  stats.decode_weight_bytes_read = hierarchy_.weight_bytes_read() - prefill_weight_bytes;
+  stats.decode_tokens = generator.n_computed() - n_in_prefill;
 
   stats.generated_tokens = output.n_generated();
-  stats.decode_tokens = computed - in_prefill;
   stats.context_tokens = sequence.n_tokens;
   stats.kv_bytes_growing = sequence.kv_bytes_growing();
   stats.kv_bytes_constant = sequence.kv_bytes_constant();
   stats.kv_bytes_peak = pool_.peak_bytes();
-  const KvTraffic all = sequence.kv_traffic();
-  stats.decode_kv = {all.bytes_read - stats.prefill_kv.bytes_read, all.bytes_written - stats.prefill_kv.bytes_written};
-  stats.decode_weight_bytes_read = hierarchy_.weight_bytes_read() - prefill_weight_bytes;
   return {.tokens = output.generated(), .stopped_at_eos = output.stopped_at_eos(), .stats = stats};
 }
 
