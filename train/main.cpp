@@ -1,4 +1,5 @@
 // photon-train: trains models of the PHOTON family from a recipe.
+#include <ATen/Parallel.h>
 #include <signal.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
@@ -66,6 +67,7 @@ int main(int argc, char** argv) {
       fmt::print("{}", photon::to_toml(recipe));
       return 0;
     }
+    at::set_num_interop_threads(1);
     catch_signals();
     photon::Trainer(recipe, [] { return stop_requested.load(); }).run();
   } catch (const std::exception& e) {

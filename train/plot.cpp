@@ -69,16 +69,17 @@ bool plot_losses(const fs::path& run) {
   const auto [unit, unit_name] = last >= 2e9   ? std::pair(1e9, "billions")
                                  : last >= 2e6 ? std::pair(1e6, "millions")
                                                : std::pair(1e3, "thousands");
-  // The first tenth falls from ln V: the axis shows what the rest does, from the 90th of 100 parts down.
-  double low = curves.train.back().loss, high = 0;
-  for (const Point& p : curves.train) low = std::min(low, p.loss);
-  for (const auto& [name, points] : curves.valid)
-    for (const Point& p : points) low = std::min(low, p.loss);
+  // The first steps fall from ln V so fast that they would squeeze the rest: the axis begins where a twentieth of the
+  // training losses is higher, or at the highest held-out loss after the first tenth of the tokens.
   std::vector<double> losses;
   for (const Point& p : curves.train) losses.push_back(p.loss);
   std::sort(losses.begin(), losses.end());
-  high = losses[losses.size() * 95 / 100];
-  for (const auto& [name, points] : curves.valid) high = std::max(high, points.back().loss);
+  double low = losses.front(), high = losses[losses.size() * 95 / 100];
+  for (const auto& [name, points] : curves.valid)
+    for (const Point& p : points) {
+      low = std::min(low, p.loss);
+      if (p.tokens >= 0.1 * last) high = std::max(high, p.loss);
+    }
   const double margin = std::max(0.05, 0.05 * (high - low));
 
   std::string script = fmt::format(
@@ -86,11 +87,11 @@ bool plot_losses(const fs::path& run) {
       "set terminal svg size 900,540 font 'sans-serif,14' background '#ffffff'\n"
       "set output 'loss.svg'\n"
       "set border 3 lc rgb '#666666'\nset tics nomirror textcolor rgb '#333333'\n"
-      "set grid lc rgb '#e4e4e4' lw 1\nset key top right spacing 1.2\n"
+      "set grid lc rgb '#d8d8d8' lw 1\nset key outside above horizontal center samplen 2 spacing 1.3\n"
       "set xlabel 'tokens trained on ({})'\nset ylabel 'loss (nats per token)'\n"
       "set xrange [0:{}]\nset yrange [{}:{}]\n",
       unit_name, last / unit, low - margin, high + margin);
-  script += "$train << END\n" + binned(curves.train, 300, unit) + "END\n";
+  script += "$train << END\n" + binned(curves.train, 160, unit) + "END\n";
   std::string plots =
       "$train using 1:3:4 with filledcurves lc rgb '#cfdcec' title 'training: range', "
       "$train using 1:2 with lines lw 2 lc rgb '#3b6ea5' title 'training: mean'";

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "train/test_runs.h"
@@ -160,6 +162,23 @@ TEST(Recipe, DifferencesNameTheKeysAndIgnorePaths) {
   EXPECT_NE(keys[1].find("data.train: "), std::string::npos);
   EXPECT_EQ(keys[2], "model: the specs differ");
   EXPECT_NE(fingerprint(recipe), fingerprint(other));
+}
+
+TEST(Recipe, ThoseThatAreShippedCanBeReadAndEveryKeyIsDocumented) {
+  namespace fs = std::filesystem;
+  const fs::path root = fs::path(__FILE__).parent_path().parent_path(), here = fs::current_path();
+  fs::current_path(root);  // their paths count from there
+  for (const auto& entry : fs::directory_iterator("recipes"))
+    if (entry.path().extension() == ".toml") {
+      EXPECT_NO_THROW(load_recipe(entry.path())) << entry.path();
+    }
+  const std::string page = read_text("docs/training.md");
+  fs::current_path(here);
+  std::istringstream keys(recipe_keys());
+  for (std::string line; std::getline(keys, line);) {
+    const std::string key = line.substr(2, line.find(' ', 2) - 2);
+    EXPECT_NE(page.find("`" + key + "`"), std::string::npos) << key;
+  }
 }
 
 }  // namespace

@@ -15,4 +15,7 @@ namespace photon {
 std::optional<std::string> sample_text(const std::filesystem::path& model, const std::string& prompt,
                                        std::int64_t n_tokens, std::uint64_t seed);
 
+/// Writes RUN/samples.md from the samples in RUN/log.jsonl, newest first.
+void write_samples_page(const std::filesystem::path& run);
+
 }  // namespace photon

@@ -61,8 +61,6 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
       data_(open_data(recipe)) {
   at::set_num_threads(static_cast<int>(recipe_.compute.threads));
   at::globalContext().setFlushDenormal(true);
-  // One kernel choice, one order of summation: the same inputs give the same bits.
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
 
   model_ = std::make_shared<Photon>(
       recipe_.model, InitOptions{.seed = static_cast<std::uint64_t>(recipe_.run.seed), .scale_residual = true});
@@ -250,6 +248,7 @@ void Trainer::sample_and_log() {
   fs::remove_all(folder);
   if (text) {
     log_->append({{"step", state_.step}, {"sample", *text}});
+    write_samples_page(recipe_.run.out);
     progress_->say(fmt::format("step {}: {}", state_.step, *text));
   } else if (!sample_failed_) {
     sample_failed_ = true;
@@ -290,11 +289,12 @@ Outcome Trainer::run() {
     if (evaluated) validate_and_log();
     if (due(state_.step, run.sample_every)) sample_and_log();
     const bool best = evaluated && state_.best_step == state_.step;
+    // The model first: a kill between the two replays the step, and exports the same model again.
+    if (best || (last && data_.valid.empty())) export_model();
     if (last || best || due(state_.step, run.checkpoint_every)) {
       save();
       saved_step = state_.step;
     }
-    if (best || (last && data_.valid.empty())) export_model();
     if (last || evaluated) {
       if (!plot_losses(run.out) && !plot_failed_) {
         plot_failed_ = true;

@@ -83,9 +83,27 @@ TEST_F(Runs, TwoHundredStepsEqualOneHundredAndResumeInEveryWeightAndLoss) {
   }
 }
 
-TEST_F(Runs, ARunThatLearnsNothingNewFromAFinishedFolder) {
+TEST_F(Runs, ResumeIsExactWithSeveralThreadsToo) {
+  base.run.steps = 4;
+  base.run.keep_last = 1;
+  base.batch = {.sequences = 64, .tokens = 32, .accumulate = 1};  // enough work to be split among threads
+  base.compute.threads = 2;
   Trainer(whole()).run();
-  const auto before = lines_of(folder / "whole/log.jsonl");
+  Trainer(run_in("parts"), stop_at(3)).run();
+  Trainer(run_in("parts")).run();
+  expect_same_end(folder / "whole", folder / "parts");
+}
+
+TEST_F(Runs, AnInterruptedTrainerCanBeRunOnWithTheSameResult) {
+  Trainer(whole()).run();
+  Trainer trainer(run_in("parts"), stop_at(3 * 7 + 3));
+  EXPECT_EQ(trainer.run(), Outcome::interrupted);
+  EXPECT_EQ(trainer.run(), Outcome::finished);
+  expect_same_end(folder / "whole", folder / "parts");
+}
+
+TEST_F(Runs, AFinishedRunHasNothingLeftToDo) {
+  Trainer(whole()).run();
   Trainer again(whole());
   EXPECT_EQ(again.state().step, 20);
   EXPECT_EQ(again.run(), Outcome::finished);
