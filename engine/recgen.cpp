@@ -67,8 +67,12 @@ MatView<const float> Hierarchy::unroll(std::int64_t l, std::span<Sequence* const
             t.decoder_rows.push_back({.cache = cache, .position = position, .content = unit.data()});
           };
           if (j == 0) {
-            if (layout.stream && decoder.fed < start)  // the group before ends with its content C
-              add_content(start - 1, k > 0 ? content(b, k - 1, C - 1) : s.units_of(l - 1).at(g * C - 1));
+            if (layout.stream) {  // the group before still has its content C to give, if anyone will see it
+              const std::int64_t begin = begin_of(l, s, g * C);
+              assert(begin >= start - 1);
+              if (begin > decoder.fed) cache->restart(begin);
+              if (begin < start) add_content(begin, k > 0 ? content(b, k - 1, C - 1) : s.units_of(l - 1).at(g * C - 1));
+            }
             for (std::int64_t r = 0; r < R; ++r)
               t.decoder_rows.push_back({.cache = cache,
                                         .position = start + r,

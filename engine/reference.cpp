@@ -159,7 +159,7 @@ struct Reference {
     std::vector<std::int64_t> positions;
     std::vector<std::size_t> group, predicts;  // predicts: the row of each unit
     for (std::size_t g = 0; g * C <= units.size(); ++g) {
-      const Vec U = linear(conds[g], at + "converter.weight");
+      const Vec U = linear(conds.at(g), at + "converter.weight");
       for (std::size_t slot = 0; slot < R + C; ++slot) {
         const std::size_t content = g * C + slot - R;
         if (slot >= R && content >= units.size()) break;
@@ -214,10 +214,8 @@ struct Reference {
     for (std::size_t l = 1; l <= L; ++l) X.push_back(encode(level_of(l), X.back()));
     conds[L] = X[L];
     conds[L].insert(conds[L].begin(), tensor("start.weight").values);
-    for (std::size_t l = L; l >= 2; --l) {
-      conds[l - 1] = decode(level_of(l), conds[l], X[l - 1]);
-      conds[l - 1].pop_back();  // the group that recgen itself begins
-    }
+    for (std::size_t l = L; l >= 2; --l) conds[l - 1] = decode(level_of(l), conds[l], X[l - 1]);
+    for (std::size_t l = L; l >= 2; --l) conds[l - 1].pop_back();  // the group that recgen itself begins
     Rows logits;
     const auto group_tokens = static_cast<std::size_t>(spec.chunk_tokens(spec.n_levels()));
     while (logits.size() < generated.size()) {
