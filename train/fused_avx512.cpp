@@ -22,6 +22,17 @@ void store_bf16(std::uint16_t* p, vf x) { _mm256_storeu_si256(reinterpret_cast<_
 void store_some_bf16(std::uint16_t* p, vf x, int n) { _mm256_mask_storeu_epi16(p, first_lanes(n), narrow(x)); }
 
 vf square_root(vf x) { return _mm512_sqrt_ps(x); }
+vf reciprocal(vf x) {
+  const __m512 y = _mm512_rcp14_ps(x);
+  return _mm512_mul_ps(y, _mm512_fnmadd_ps(x, y, _mm512_set1_ps(2.f)));
+}
+float sum_of_lanes(vf x) { return _mm512_reduce_add_ps(x); }
+vf exp2_of_fraction(vf f);
+vf exp2(vf x) {  // the bound keeps -infinity from becoming NaN; maximum and scaling pass NaN on
+  const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-200.f), x);
+  const __m512 whole = _mm512_roundscale_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  return _mm512_scalef_ps(exp2_of_fraction(_mm512_sub_ps(bounded, whole)), whole);
+}
 vu zip_low(vu a, vu b) { return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
 vu zip_high(vu a, vu b) {
   return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);

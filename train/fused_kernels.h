@@ -88,6 +88,13 @@ struct AttentionBackward {
   OutRows grad_q, grad_k, grad_v;
 };
 
+/// out = in, between element types.
+struct Convert {
+  std::int64_t width = 0;
+  InRows in;
+  OutRows out;
+};
+
 /// One decoupled-weight-decay Adam step over elements; step_size = lr / (1 - beta1^t), v_scale = 1 / sqrt(1 - beta2^t).
 struct AdamW {
   float* param = nullptr;
@@ -112,6 +119,7 @@ struct FusedKernels {
   void (*attention_backward)(const AttentionBackward& op, std::int64_t first_row, std::int64_t S, std::int64_t kv_head,
                              void* scratch);
   std::int64_t (*attention_scratch)(std::int64_t S, std::int64_t head_dim);  // enough for either direction
+  void (*convert)(const Convert& op, std::int64_t first_row, std::int64_t end_row);
   void (*adamw)(const AdamW& op, std::int64_t first, std::int64_t end);
   double (*sum_of_squares)(const float* x, std::int64_t n);
 };
