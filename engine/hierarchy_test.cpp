@@ -287,6 +287,26 @@ TEST_P(EverySpec, Bfloat16StaysNearFloat32) {
   EXPECT_GT(error, 0);
 }
 
+// n_layers·(w-1) positions back from the next prediction, rounded to its group, and nothing older.
+TEST(Prefill, StreamDecodersReplayTheirReachAlone) {
+  const TestModel folder(tiny_spec("window_stream"));
+  const Model model = load_model(folder.path());
+  const auto tokens = random_tokens(403, model.spec.vocab_size, 21);
+  KvPool pool;
+  Sequence sequence(model, pool);
+  Sequence* const batch[] = {&sequence};
+  Hierarchy hierarchy(model);
+  hierarchy.prefill(sequence, tokens);
+  hierarchy.next_logits(batch);
+  const GroupLayout layout(model.spec.level(1));  // R = 1, C = 4, two layers of stream(7)
+  const std::int64_t last = layout.row_of(403), first = (last - 2 * 6) / 5 * 5;
+  Expected want;
+  for (std::int64_t row = first; row <= last; ++row)
+    want.add(model.spec.level(1).decoder, std::min<std::int64_t>(row - first + 1, 7));
+  EXPECT_EQ(sequence.decoder(1).caches.front().traffic().bytes_read, want.read);
+  EXPECT_EQ(sequence.decoder(1).caches.front().traffic().bytes_written, want.written);
+}
+
 TEST(Prefill, CrossesItsSlices) {
   use_own_kernels_and_one_thread();
   const TestModel folder(tiny_spec("window_stream"));
