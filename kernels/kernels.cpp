@@ -91,9 +91,7 @@ constexpr Kernels scalar = table<scalar_isa>(
 #ifdef PHOTON_X86
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
 constexpr Kernels avx2 = table<avx2_isa>(
-    "avx2",
-    [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); },
-    false);
+    "avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, false);
 constexpr Kernels avx512_bf16 = table<avx512_bf16_isa>(
     "avx512_bf16",
     [] {

@@ -82,7 +82,9 @@ void set_onednn_rows(std::int64_t rows);  // tests and benchmarks: 0 = always, I
 /// stays). Frequencies theta^(-2i/h), computed per call in double: no table, no maximal position.
 void rope(std::span<const std::int64_t> positions, double theta, std::int64_t head_dim, MatView<float> x);
 
-/// Number of OpenMP threads that matmul() and callers use; default usable_cpus().
+/// Number of OpenMP threads that matmul() and callers use; default usable_cpus().  On a machine that others use too,
+/// start the program with OMP_WAIT_POLICY=passive: threads that spin for one that is not running lose more than they
+/// gain.
 void set_threads(std::int64_t n);
 std::int64_t threads();
 
