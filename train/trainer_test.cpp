@@ -219,6 +219,21 @@ TEST_F(Runs, ANonFiniteLossStopsBeforeTheOptimizerStepsAndKeepsTheCheckpoint) {
   EXPECT_EQ(newest_checkpoint(folder / "whole")->state.step, 4);
 }
 
+TEST_F(Runs, ANonFiniteGradientAtAFiniteLossStopsBeforeTheOptimizerSteps) {
+  Trainer trainer(whole());
+  auto weight = trainer.model().weights().back().second;
+  weight.register_hook([](const torch::Tensor& grad) { return grad * INFINITY; });
+  const auto before = weight.detach().clone();
+  try {
+    trainer.run();
+    FAIL() << "stepped on an infinite gradient";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("step 1: the gradient norm is"), std::string::npos) << e.what();
+  }
+  EXPECT_TRUE(torch::equal(weight, before));
+  EXPECT_EQ(trainer.optimizer().steps(), 0);
+}
+
 TEST_F(Runs, ADivergingRunStopsAtTheFirstNonFiniteNumber) {
   base.optimizer.lr = 1e30;
   base.optimizer.clip = 0;
