@@ -120,7 +120,7 @@ void add_normal(std::span<float> values, double std, std::uint64_t seed, std::ui
   constexpr std::int64_t block = 1 << 16;
   const auto n = static_cast<std::int64_t>(values.size());
   const int threads = n > block ? static_cast<int>(usable_cpus()) : 1;
-#pragma omp parallel for num_threads(threads) schedule(static)
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (std::int64_t first = 0; first < n; first += block) {
     Random random(seed, stream + static_cast<std::uint64_t>(first / block));
     for (std::int64_t i = first; i < std::min(first + block, n); ++i)
