@@ -32,11 +32,15 @@ TrainingData open_data(const Recipe& recipe) {
       if (shard.size() < recipe.batch.tokens)
         problems.push_back(fmt::format("{}: {} tokens, shorter than a window of batch.tokens = {}", path.string(),
                                        shard.size(), recipe.batch.tokens));
-      if (tokenizer_hash.empty()) tokenizer_hash = shard.tokenizer_hash(), tokenizer_owner = path.string();
-      if (shard.tokenizer_hash() != tokenizer_hash)
+      const std::string& hash = shard.tokenizer_hash();
+      if (tokenizer_hash.empty()) tokenizer_hash = hash, tokenizer_owner = path.string();
+      if (hash.empty() && !tokenizer_hash.empty())
+        problems.push_back(fmt::format("{}: does not say which tokenizer it was made with; {} is of {:.12}…",
+                                       path.string(), tokenizer_owner, tokenizer_hash));
+      else if (hash != tokenizer_hash)
         problems.push_back(
             fmt::format("{}: made with the tokenizer {:.12}…, but {} is of {:.12}…; make the shard again",
-                        path.string(), shard.tokenizer_hash(), tokenizer_owner, tokenizer_hash));
+                        path.string(), hash, tokenizer_owner, tokenizer_hash));
       return shard;
     } catch (const Error& e) {
       problems.push_back(e.what());

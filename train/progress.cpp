@@ -4,12 +4,14 @@
 #include <ATen/Parallel.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <torch/torch.h>
 #include <torch/version.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -124,10 +126,13 @@ void Progress::report(const Step& s) {
       fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {:.0f} tok/s  MFU {:.0f}%  {} left", s.step, last,
                   s.loss, s.lr, s.grad_norm, tokens_per_s, 100.0 * tokens_per_s * flops_per_token_ / peak_flops_,
                   duration(smoothed_s_ * static_cast<double>(last - s.step)));
-  if (terminal_)
-    fmt::print(stderr, "\r\x1b[K{}", line);
-  else
+  if (terminal_) {
+    winsize size{};  // a longer line would wrap, and could not be rewritten
+    const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    fmt::print(stderr, "\r\x1b[K{}", line.substr(0, known ? size.ws_col - 1u : line.npos));
+  } else {
     fmt::print(stderr, "{}\n", line);
+  }
   std::fflush(stderr);
   line_open_ = terminal_;
 }

@@ -1,7 +1,6 @@
 // What a run tells: a progress line for people, log.jsonl for machines, and the peak that MFU is measured against.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>

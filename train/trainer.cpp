@@ -216,8 +216,10 @@ std::map<std::string, Trainer::Held> Trainer::validate() {
       sum += model_->loss(tokens).token.item<double>() * static_cast<double>(count);
     }
     const double nats = sum / static_cast<double>(windows.size(0));
-    const double tokens_per_byte = static_cast<double>(shard.size()) / static_cast<double>(shard.text_bytes());
-    results[name] = {.nats = nats, .bits_per_byte = nats * tokens_per_byte / std::numbers::ln2};
+    Held& held = results[name];
+    held.nats = nats;
+    if (const auto bytes = static_cast<double>(shard.text_bytes()); bytes > 0)
+      held.bits_per_byte = nats * static_cast<double>(shard.size()) / bytes / std::numbers::ln2;
   }
   return results;
 }
@@ -227,8 +229,12 @@ void Trainer::validate_and_log() {
   std::string line = fmt::format("step {}: held out", state_.step);
   double sum = 0;
   for (const auto& [name, held] : validate()) {
-    record[name] = {{"nats", held.nats}, {"bits_per_byte", held.bits_per_byte}};
-    line += fmt::format("  {} {:.4f} nats, {:.4f} bits per byte", name, held.nats, held.bits_per_byte);
+    record[name]["nats"] = held.nats;
+    line += fmt::format("  {} {:.4f} nats", name, held.nats);
+    if (held.bits_per_byte) {
+      record[name]["bits_per_byte"] = *held.bits_per_byte;
+      line += fmt::format(", {:.4f} bits per byte", *held.bits_per_byte);
+    }
     sum += held.nats;
   }
   log_->append(
@@ -260,6 +266,12 @@ void Trainer::save() {
   log_->sync();
   save_checkpoint(recipe_.run.out, *optimizer_, state_);
   prune_checkpoints(recipe_.run.out, state_.step, recipe_.run.keep_last, state_.best_step);
+}
+
+void Trainer::draw() {
+  if (plot_losses(recipe_.run.out) || plot_failed_) return;
+  plot_failed_ = true;
+  progress_->say("no picture of the losses: gnuplot is missing or failed (apt-get install gnuplot-nox)");
 }
 
 // A model folder for the engine: RUN/<name>.
@@ -295,13 +307,9 @@ Outcome Trainer::run() {
       save();
       saved_step = state_.step;
     }
-    if (last || evaluated) {
-      if (!plot_losses(run.out) && !plot_failed_) {
-        plot_failed_ = true;
-        progress_->say("no picture of the losses: gnuplot is missing or failed (apt-get install gnuplot-nox)");
-      }
-    }
+    if (evaluated) draw();
   }
+  draw();
   progress_->finish();
   spdlog::info("{} steps done; {} holds the model of step {}", state_.step, (run.out / "model").string(),
                data_.valid.empty() ? state_.step : state_.best_step);

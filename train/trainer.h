@@ -56,7 +56,8 @@ class Trainer {
     int fd_ = -1;
   };
   struct Held {
-    double nats = 0, bits_per_byte = 0;
+    double nats = 0;                      // per token
+    std::optional<double> bits_per_byte;  // unless the shard does not say how much text it holds
   };
   void open_run_folder();
   void write_header();
@@ -66,6 +67,7 @@ class Trainer {
   void sample_and_log();
   std::filesystem::path write_model(const char* name);
   void save();
+  void draw();
   void export_model();
 
   Recipe recipe_;

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -232,6 +233,21 @@ TEST_F(Runs, ANonFiniteGradientAtAFiniteLossStopsBeforeTheOptimizerSteps) {
   }
   EXPECT_TRUE(torch::equal(weight, before));
   EXPECT_EQ(trainer.optimizer().steps(), 0);
+}
+
+// Files of at most 64 KB: the log fits, the weights do not.
+TEST_F(Runs, ASaveThatTheDiskRefusesLeavesTheCheckpointBefore) {
+  Trainer(whole(), stop_at(3 * 6 + 1)).run();
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{64 << 10, before.rlim_max};
+  const auto on_signal = ::signal(SIGXFSZ, SIG_IGN);
+  ::setrlimit(RLIMIT_FSIZE, &small);
+  Trainer trainer(whole());
+  EXPECT_THROW(trainer.run(), Error);
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  ::signal(SIGXFSZ, on_signal);
+  EXPECT_EQ(newest_checkpoint(folder / "whole")->state.step, 6);
 }
 
 TEST_F(Runs, ADivergingRunStopsAtTheFirstNonFiniteNumber) {
