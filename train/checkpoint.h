@@ -26,7 +26,7 @@ struct TrainerState {
   std::optional<double> best_loss;  // of the validations so far
   std::int64_t best_step = 0;
   double elapsed_s = 0;                     // of training, over all starts
-  std::string recipe;                       // fingerprint() of the recipe
+  std::string recipe;                       // SHA-256 of RUN/recipe.toml
   std::vector<std::string> data_checksums;  // of the training shards, then of the validation shards
 };
 

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/threads.h"
+#include "train/schedule.h"
 
 namespace photon {
 namespace {
@@ -197,13 +198,12 @@ class Reader {
           section != nullptr && sections_.contains(std::string(name.str())))
         unknown(*section, seen_, std::string(name.str()) + ".");
     const auto& [kind, warmup_steps, min_lr_ratio, decay_fraction] = r.schedule;
-    const auto steps = static_cast<double>(r.run.steps);
     if (warmup_steps >= r.run.steps)
       problem(origin_,
               fmt::format("schedule.warmup_steps {} leaves nothing of run.steps {}", warmup_steps, r.run.steps));
-    else if (kind == ScheduleKind::wsd && static_cast<double>(warmup_steps) + decay_fraction * steps > steps)
-      problem(origin_, fmt::format("schedule: {} warm-up steps and {} of {} steps of decay overlap", warmup_steps,
-                                   decay_fraction, r.run.steps));
+    else if (kind == ScheduleKind::wsd && warmup_steps + decay_steps(r) > r.run.steps)
+      problem(origin_, fmt::format("schedule: {} warm-up steps and {} steps of decay overlap in {}", warmup_steps,
+                                   decay_steps(r), r.run.steps));
     if (r.run.sample_every > 0 && r.data.tokenizer.empty()) problem(origin_, "run.sample_every needs data.tokenizer");
     if (!problems_.empty()) throw InputError(fmt::format("{}", fmt::join(problems_, "\n")));
   }
@@ -405,12 +405,6 @@ std::vector<std::string> differences(const Recipe& here, const Recipe& there) {
       keys.push_back(key == "model" ? "model: the specs differ"
                                     : fmt::format("{}: here {}, there {}", key, value, other));
   return keys;
-}
-
-std::string fingerprint(const Recipe& recipe) {
-  std::string text;
-  for (const auto& [key, value] : compared(recipe)) text += fmt::format("{} = {}\n", key, value);
-  return sha256(std::as_bytes(std::span(text)));
 }
 
 std::string recipe_keys() {

@@ -84,9 +84,6 @@ std::string to_toml(const Recipe& recipe);
 /// files hold is compared by checksum (data.h).
 std::vector<std::string> differences(const Recipe& here, const Recipe& there);
 
-/// SHA-256 of what differences() compares: equal for two recipes that describe the same run.
-std::string fingerprint(const Recipe& recipe);
-
 /// The recipe without the model as JSON, for logs.
 std::string recipe_json(const Recipe& recipe);
 

@@ -73,7 +73,6 @@ TEST(Recipe, EveryKeySurvivesWritingAndReading) {
   EXPECT_EQ(again.run.sample_prompt, recipe.run.sample_prompt);
   EXPECT_EQ(again.optimizer.lr, recipe.optimizer.lr);
   EXPECT_TRUE(differences(again, recipe).empty());
-  EXPECT_EQ(fingerprint(again), fingerprint(recipe));
 }
 
 TEST(Recipe, AllProblemsAreReportedAtOnceWithTheirPlaces) {
@@ -161,7 +160,6 @@ TEST(Recipe, DifferencesNameTheKeysAndIgnorePaths) {
   EXPECT_EQ(keys[0], "batch.accumulate: here 3, there 4");
   EXPECT_NE(keys[1].find("data.train: "), std::string::npos);
   EXPECT_EQ(keys[2], "model: the specs differ");
-  EXPECT_NE(fingerprint(recipe), fingerprint(other));
 }
 
 TEST(Recipe, ThoseThatAreShippedCanBeReadAndEveryKeyIsDocumented) {

@@ -10,4 +10,7 @@ namespace photon {
 ///   wsd:    lr after the warm-up; over the last decay_fraction of all steps down to min_lr_ratio·lr as 1 - sqrt(done)
 double learning_rate(const Recipe& recipe, std::int64_t step);
 
+/// Steps of decay at the end: decay_fraction of all steps (wsd), all steps after the warm-up (cosine).
+std::int64_t decay_steps(const Recipe& recipe);
+
 }  // namespace photon

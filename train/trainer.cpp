@@ -69,7 +69,6 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
   optimizer_.emplace(*model_, recipe_.optimizer);
   mixture_.emplace(data_.train, recipe_);
   state_.data = mixture_->position();
-  state_.recipe = fingerprint(recipe_);
   state_.data_checksums = checksums(data_);
   flops_per_token_ = forward_and_backward * training_flops(recipe_.model, recipe_.batch.tokens).total();
   peak_flops_ = measure_peak_flops(recipe_.compute);
@@ -97,28 +96,27 @@ void Trainer::open_run_folder() {
     throw InputError(fmt::format("{}: exists and is no run folder; choose another run.out", run.string()));
   fs::create_directories(run);
   lock_ = Lock(run);
-  if (fs::exists(run / "recipe.toml")) {
-    if (const auto keys = differences(recipe_, load_recipe(run / "recipe.toml")); !keys.empty())
+  const fs::path stored = run / "recipe.toml";
+  if (!fs::exists(stored)) write_atomically(stored, to_toml(recipe_));
+  if (const auto keys = differences(recipe_, load_recipe(stored)); !keys.empty())
+    throw InputError(
+        fmt::format("{}: holds a run with another recipe (there); choose another run.out or set these as "
+                    "there:\n  {}",
+                    run.string(), fmt::join(keys, "\n  ")));
+  state_.recipe = sha256_file(stored);
+  if (const auto found = newest_checkpoint(run)) {
+    if (found->state.recipe != state_.recipe || found->state.data.sources.size() != state_.data.sources.size())
       throw InputError(
-          fmt::format("{}: holds a run with another recipe (there); choose another run.out or set these as "
-                      "there:\n  {}",
-                      run.string(), fmt::join(keys, "\n  ")));
-    if (const auto found = newest_checkpoint(run)) {
-      if (found->state.data_checksums != state_.data_checksums)
-        throw InputError(
-            fmt::format("{}: the shards hold other tokens than those that this run was started with", run.string()));
-      if (found->state.recipe != state_.recipe || found->state.data.sources.size() != state_.data.sources.size())
-        throw InputError(fmt::format("{}: is a checkpoint of another recipe than {}", found->folder.string(),
-                                     (run / "recipe.toml").string()));
-      load_checkpoint(*found, *optimizer_);
-      mixture_->seek(found->state.data);
-      state_ = found->state;
-      spdlog::info("resuming {} after step {}", run.string(), state_.step);
-    } else {
-      spdlog::info("{} holds no checkpoint: starting from step 0", run.string());
-    }
-  } else {
-    write_atomically(run / "recipe.toml", to_toml(recipe_));
+          fmt::format("{}: was saved under another recipe than {}", found->folder.string(), stored.string()));
+    if (found->state.data_checksums != state_.data_checksums)
+      throw InputError(
+          fmt::format("{}: the shards hold other tokens than those that this run was started with", run.string()));
+    load_checkpoint(*found, *optimizer_);
+    mixture_->seek(found->state.data);
+    state_ = found->state;
+    spdlog::info("resuming {} after step {}", run.string(), state_.step);
+  } else if (fs::exists(run / "log.jsonl")) {
+    spdlog::info("{} holds no usable checkpoint: starting from step 0", run.string());
   }
   log_.emplace(run / "log.jsonl", state_.step);
   write_header();

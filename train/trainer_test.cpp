@@ -182,6 +182,11 @@ TEST_F(Runs, AnotherRecipeOtherDataAndAForeignFolderAreRefused) {
   testing_support::write_tiny_shard(folder / "a.shard", 300, 99);
   EXPECT_NE(problem_with(whole()).find("other tokens"), std::string::npos);
 
+  testing_support::write_tiny_shard(folder / "a.shard", 300, 1);
+  EXPECT_EQ(problem_with(whole()), "no error");
+  write_atomically(folder / "whole/recipe.toml", read_text(folder / "whole/recipe.toml") + "# edited\n");
+  EXPECT_NE(problem_with(whole()).find("saved under another recipe"), std::string::npos);
+
   const Recipe foreign = run_in("foreign");
   fs::create_directory(foreign.run.out);
   write_atomically(foreign.run.out / "thesis.txt", "important");
