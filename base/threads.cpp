@@ -1,9 +1,11 @@
-// usable_cpus(): affinity mask and cgroup quota (v2 and v1).
+// usable_cpus(): affinity mask and cgroup quota (v2 and v1); OpenMP's spinning.
 #include "base/threads.h"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -33,6 +35,12 @@ std::int64_t usable_cpus() {
   if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpus = CPU_COUNT(&mask);
   if (const std::int64_t quota = quota_cpus(); quota > 0) cpus = std::min(cpus, quota);
   return std::max<std::int64_t>(1, cpus);
+}
+
+void limit_openmp_spinning(char** argv) {
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
+  ::setenv("GOMP_SPINCOUNT", "1000", /*overwrite=*/0);
+  ::execv("/proc/self/exe", argv);  // returns only where that file is missing: then spinning stays as it was
 }
 
 }  // namespace photon

@@ -6,9 +6,11 @@
 #include <exception>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "cli/commands.h"
 
 int main(int argc, char** argv) {
+  photon::limit_openmp_spinning(argv);
   spdlog::set_default_logger(spdlog::stderr_color_mt("photon"));
   spdlog::set_pattern("%^%l%$: %v");
 

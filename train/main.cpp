@@ -10,6 +10,7 @@
 #include <exception>
 
 #include "base/error.h"
+#include "base/threads.h"
 #include "train/trainer.h"
 #include "train/version.h"
 
@@ -33,6 +34,7 @@ void catch_signals() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  photon::limit_openmp_spinning(argv);
   spdlog::set_default_logger(spdlog::stderr_color_mt("photon-train"));
   spdlog::set_pattern("%^%l%$: %v");
 
