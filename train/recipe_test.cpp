@@ -26,7 +26,15 @@ bos_token_id = 1
 eos_token_id = 2
 tie_embeddings = false
 levels = []
-trunk = { d_model = 8, n_layers = 1, n_heads = 1, n_kv_heads = 1, head_dim = 8, d_ff = 8, rope_theta = 10000.0, span = { kind = "global" } }
+[model.spec.trunk]
+d_model = 8
+n_layers = 1
+n_heads = 1
+n_kv_heads = 1
+head_dim = 8
+d_ff = 8
+rope_theta = 10000.0
+span = { kind = "global" }
 [data]
 train = [{ path = "a.shard" }]
 [run]
