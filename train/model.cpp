@@ -196,17 +196,16 @@ Photon::Hidden Photon::hidden(const Tensor& tokens, bool differentiable_rec_loss
   return {last, rec_loss(X, X_hat, T)};
 }
 
-Tensor Photon::head(const Tensor& x) { return ops::linear(x, lm_head_ ? lm_head_->value : embed_->value); }
+const Tensor& Photon::head_weight() const { return lm_head_ ? lm_head_->value : embed_->value; }
 
 Photon::Output Photon::forward(const Tensor& tokens) {
   const Hidden h = hidden(tokens, true);
-  return {head(h.last), h.rec_loss};
+  return {ops::linear(h.last, head_weight()), h.rec_loss};
 }
 
 Photon::Loss Photon::loss(const Tensor& tokens, double alpha) {
   const Hidden h = hidden(tokens, alpha != 0.0);
-  const Tensor logits = head(h.last.flatten(0, 1));  // [B·T, V]
-  const Tensor token = ops::cross_entropy(logits, tokens.flatten());
+  const Tensor token = ops::head_loss(h.last.flatten(0, 1), head_weight(), tokens.flatten());
   return {alpha == 0.0 ? token : token + alpha * h.rec_loss, token, h.rec_loss};
 }
 

@@ -102,7 +102,7 @@ class Photon final : public torch::nn::Module {
     torch::Tensor rec_loss;  // scalar
   };
   Hidden hidden(const torch::Tensor& tokens, bool differentiable_rec_loss);
-  torch::Tensor head(const torch::Tensor& x);  // [..., E_1] -> logits [..., V]
+  const torch::Tensor& head_weight() const;  // [V, E_1]
 
   Spec spec_;
   torch::ScalarType compute_dtype_ = torch::kFloat32;

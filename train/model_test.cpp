@@ -6,7 +6,6 @@
 #include <cmath>
 #include <filesystem>
 
-#include "base/random.h"
 #include "train/attention.h"
 #include "train/export.h"
 #include "train/test_specs.h"
@@ -16,11 +15,9 @@ namespace {
 
 using torch::Tensor;
 
-Tensor random_tokens(int64_t B, int64_t T, int64_t vocab_size, uint64_t seed) {
-  Random random(seed);
-  Tensor tokens = torch::empty({B, T}, torch::kInt64);
-  for (int64_t i = 0; i < B * T; ++i) tokens.data_ptr<int64_t>()[i] = random.below(vocab_size);
-  return tokens;
+Tensor random_ids(int64_t B, int64_t T, int64_t vocab_size, uint64_t seed) {
+  const auto ids = random_tokens(B * T, vocab_size, seed);
+  return torch::tensor(std::vector<int64_t>(ids.begin(), ids.end())).view({B, T});
 }
 
 Tensor random_tensor(torch::IntArrayRef shape, uint64_t seed) {
@@ -36,46 +33,55 @@ class EverySpec : public testing::TestWithParam<NamedSpec> {
 
 INSTANTIATE_TEST_SUITE_P(Zoo, EverySpec, testing::ValuesIn(spec_zoo()), [](const auto& i) { return i.param.name; });
 
+// Both with the CPU's fused operations and with those of other devices.
 TEST_P(EverySpec, ChangingATokenLeavesEarlierAndOwnLogitsBitIdentical) {
   torch::NoGradGuard no_grad;
   const int64_t T = 2 * spec.chunk_tokens(spec.n_levels()) + 3;
-  const Tensor tokens = random_tokens(1, T, spec.vocab_size, 1);
-  const Tensor before = model.forward(tokens).logits;
-  for (int64_t p = 0; p < T; ++p) {
-    Tensor changed = tokens.clone();
-    changed[0][p] = (changed[0][p] + 1) % spec.vocab_size;
-    const Tensor after = model.forward(changed).logits;
-    EXPECT_TRUE(torch::equal(before.narrow(1, 0, p + 1), after.narrow(1, 0, p + 1))) << "token " << p;
-    if (p + 1 < T) {
-      EXPECT_FALSE(torch::equal(before.select(1, p + 1), after.select(1, p + 1))) << "token " << p;
+  const Tensor tokens = random_ids(1, T, spec.vocab_size, 1);
+  for (const bool fused : {true, false}) {
+    ops::set_fused(fused);
+    const Tensor before = model.forward(tokens).logits;
+    for (int64_t p = 0; p < T; ++p) {
+      Tensor changed = tokens.clone();
+      changed[0][p] = (changed[0][p] + 1) % spec.vocab_size;
+      const Tensor after = model.forward(changed).logits;
+      EXPECT_TRUE(torch::equal(before.narrow(1, 0, p + 1), after.narrow(1, 0, p + 1))) << "token " << p;
+      if (p + 1 < T) {
+        EXPECT_FALSE(torch::equal(before.select(1, p + 1), after.select(1, p + 1))) << "token " << p;
+      }
     }
   }
+  ops::set_fused(true);
 }
 
 TEST_P(EverySpec, LossHasNoGradientFromItsOwnOrLaterTokens) {
   const int64_t T = 2 * spec.chunk_tokens(spec.n_levels()) + 2;
-  ASSERT_LT(T, spec.vocab_size);
+  spec.vocab_size = T + 2;
   spec.tie_embeddings = false;  // a tied head is a path from the embedding to every loss
   Photon untied(spec, {.seed = 3, .shake = true});
   // All tokens differ, and none is bos: row t of the embedding's gradient belongs to the one position that holds t.
-  const Tensor tokens = torch::arange(spec.bos_token_id + 1, spec.bos_token_id + 1 + T).unsqueeze(0);
-  const Tensor logits = untied.forward(tokens).logits[0];
-  const Tensor embedding = untied.named_parameters()["embed.weight"];
-  for (int64_t i = 0; i < T; ++i) {
-    const Tensor loss = -torch::log_softmax(logits[i], 0)[tokens[0][i].item<int64_t>()];
-    const Tensor by_token = torch::autograd::grad({loss}, {embedding}, {}, /*retain_graph=*/true, {}, true)[0];
-    const Tensor moved = by_token.defined() ? by_token.index_select(0, tokens[0]).abs().amax(1) : torch::zeros(T);
-    EXPECT_EQ(moved.narrow(0, i, T - i).count_nonzero().item<int64_t>(), 0) << "loss " << i;
-    if (i > 0) {
-      EXPECT_NE(moved[i - 1].item<float>(), 0.0f) << "loss " << i;
+  const Tensor tokens = torch::arange(2, T + 2).unsqueeze(0);
+  for (const bool fused : {true, false}) {
+    ops::set_fused(fused);
+    const Tensor logits = untied.forward(tokens).logits[0];
+    const Tensor embedding = untied.named_parameters()["embed.weight"];
+    for (int64_t i = 0; i < T; i += i < 8 ? 1 : 5) {
+      const Tensor loss = ops::cross_entropy(logits.narrow(0, i, 1), tokens[0].narrow(0, i, 1));
+      const Tensor by_token = torch::autograd::grad({loss}, {embedding}, {}, /*retain_graph=*/true, {}, true)[0];
+      const Tensor moved = by_token.defined() ? by_token.index_select(0, tokens[0]).abs().amax(1) : torch::zeros(T);
+      EXPECT_EQ(moved.narrow(0, i, T - i).count_nonzero().item<int64_t>(), 0) << "loss " << i;
+      if (i > 0) {
+        EXPECT_NE(moved[i - 1].item<float>(), 0.0f) << "loss " << i;
+      }
     }
   }
+  ops::set_fused(true);
 }
 
 TEST_P(EverySpec, LengthDoesNotChangeWhatPrecedes) {
   torch::NoGradGuard no_grad;
   const int64_t longest = 2 * spec.chunk_tokens(spec.n_levels()) + 1;
-  const Tensor tokens = random_tokens(2, longest, spec.vocab_size, 2);
+  const Tensor tokens = random_ids(2, longest, spec.vocab_size, 2);
   const Tensor all = model.forward(tokens).logits;
   for (int64_t T = 1; T <= longest; ++T) {
     const Tensor logits = model.forward(tokens.narrow(1, 0, T)).logits;
@@ -111,7 +117,7 @@ TEST(Export, RefusesAnotherModelsFolder) {
 
 TEST_P(EverySpec, Bf16StaysNearFloat32) {
   torch::NoGradGuard no_grad;
-  const Tensor tokens = random_tokens(2, 19, spec.vocab_size, 5);
+  const Tensor tokens = random_ids(2, 19, spec.vocab_size, 5);
   const Tensor exact = model.forward(tokens).logits;
   model.set_compute_dtype(torch::kBFloat16);
   const auto rounded = model.forward(tokens);
@@ -148,7 +154,7 @@ TEST_P(EveryArchitecture, StartsAtTheUniformLossAndLearnsOneBatch) {
   const Spec& spec = GetParam().spec;
   Photon model(spec, {.seed = 1});
   // Nothing tells the two sequences apart before their first token: the least possible loss is ln 2 / 80 = 0.0087.
-  const Tensor tokens = random_tokens(2, 80, spec.vocab_size, 4);
+  const Tensor tokens = random_ids(2, 80, spec.vocab_size, 4);
   EXPECT_NEAR(model.loss(tokens).token.item<double>(), std::log(double(spec.vocab_size)), 0.1);
   torch::optim::AdamW optimizer(model.parameters(),
                                 torch::optim::AdamWOptions(1e-2).betas({0.9, 0.95}).weight_decay(0.0));
@@ -168,7 +174,7 @@ Spec two_levels() { return small_architectures().back().spec; }
 
 TEST(RecLoss, ScalesWithAlphaAndStopsGradientsAtItsTarget) {
   Photon model(two_levels(), {.seed = 2, .shake = true});
-  const Tensor tokens = random_tokens(2, 32, 97, 6);
+  const Tensor tokens = random_ids(2, 32, 97, 6);
   const auto plain = model.loss(tokens, 0.0), weighted = model.loss(tokens, 0.5);
   EXPECT_TRUE(torch::equal(plain.total, plain.token));
   EXPECT_GT(plain.rec.item<double>(), 0.0);
@@ -186,10 +192,25 @@ TEST(RecLoss, ScalesWithAlphaAndStopsGradientsAtItsTarget) {
 
 TEST(RecLoss, CountsCompleteUnitsOnly) {
   Photon model(two_levels(), {.seed = 2, .shake = true});
-  const Tensor tokens = random_tokens(1, 23, 97, 7);
+  const Tensor tokens = random_ids(1, 23, 97, 7);
   EXPECT_NEAR(model.forward(tokens).rec_loss.item<double>(),
               model.forward(tokens.narrow(1, 0, 20)).rec_loss.item<double>(), 1e-5);
   EXPECT_EQ(model.forward(tokens.narrow(1, 0, 3)).rec_loss.item<double>(), 0.0);
+}
+
+TEST(HeadLoss, EqualsCrossEntropyOfAllLogitsAtOnce) {
+  const int64_t N = 2100, V = 4099, E = 3;  // three pieces, the last one short
+  const Tensor x = random_tensor({N, E}, 1).to(torch::kFloat64).set_requires_grad(true);
+  const Tensor weight = random_tensor({V, E}, 2).to(torch::kFloat64).set_requires_grad(true);
+  const Tensor targets = random_ids(1, N, V, 3)[0];
+  const Tensor want = ops::reference::cross_entropy(ops::linear(x, weight), targets);
+  const Tensor got = ops::head_loss(x, weight, targets);
+  EXPECT_NEAR(got.item<double>(), want.item<double>(), 1e-12);
+  const auto want_grads = torch::autograd::grad({want * 3.0}, {x, weight});
+  const auto got_grads = torch::autograd::grad({got * 3.0}, {x, weight});
+  for (size_t i = 0; i < 2; ++i) EXPECT_LT((got_grads[i] - want_grads[i]).abs().max().item<double>(), 1e-14);
+  torch::NoGradGuard no_grad;
+  EXPECT_EQ(ops::head_loss(x, weight, targets).item<double>(), got.item<double>());
 }
 
 struct SpanCase {

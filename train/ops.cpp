@@ -69,6 +69,50 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets) {
   return fuse(logits) ? fused::cross_entropy(logits, targets) : reference::cross_entropy(logits, targets);
 }
 
+namespace {
+
+struct HeadLossFunction : torch::autograd::Function<HeadLossFunction> {
+  static Tensor forward(torch::autograd::AutogradContext* ctx, const Tensor& x, const Tensor& weight,
+                        const Tensor& targets, bool differentiable) {
+    // On the CPU a piece's logits stay in the cache between the product, the loss and its gradient.
+    const int64_t piece_elements = x.device().is_cpu() ? int64_t{1} << 22 : int64_t{1} << 27;
+    const int64_t N = x.size(0), piece = std::clamp<int64_t>(piece_elements / weight.size(0), 1, N);
+    torch::AutoGradMode gradients(differentiable);
+    const Tensor w = weight.detach().to(x.scalar_type()).requires_grad_(differentiable);
+    Tensor loss = torch::zeros({}, x.options().dtype(statistics_dtype(x)));
+    Tensor grad_x, grad_weight;
+    if (differentiable) grad_x = torch::empty_like(x), grad_weight = torch::zeros_like(weight);
+    for (int64_t first = 0; first < N; first += piece) {
+      const int64_t n = std::min(piece, N - first);
+      const Tensor rows = x.detach().narrow(0, first, n).requires_grad_(differentiable);
+      const Tensor share = cross_entropy(ops::linear(rows, w), targets.narrow(0, first, n)) * (double(n) / double(N));
+      loss += share.detach();
+      if (!differentiable) continue;
+      const auto grads = torch::autograd::grad({share}, {rows, w});
+      grad_x.narrow(0, first, n).copy_(grads[0]);
+      grad_weight += grads[1];
+    }
+    if (differentiable) ctx->save_for_backward({grad_x, grad_weight});
+    return loss;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* ctx,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    return {saved[0] * grads[0], saved[1] * grads[0], Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
+
+Tensor head_loss(const Tensor& x, const Tensor& weight, const Tensor& targets) {
+  TORCH_CHECK(x.dim() == 2 && weight.dim() == 2 && x.size(1) == weight.size(1) && targets.dim() == 1 &&
+                  targets.size(0) == x.size(0) && x.size(0) > 0,
+              "head_loss: x ", x.sizes(), ", weight ", weight.sizes(), ", targets ", targets.sizes());
+  const bool differentiable = torch::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad());
+  return HeadLossFunction::apply(x, weight, targets, differentiable);
+}
+
 namespace reference {
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, torch::ScalarType dtype) {

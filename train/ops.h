@@ -39,6 +39,10 @@ torch::Tensor attention(const torch::Tensor& qkv, const RopeTable& table, const 
 /// mean over rows of -log softmax(logits)[target], in float32.  logits [N, V] of any float dtype, targets [N] int64.
 torch::Tensor cross_entropy(const torch::Tensor& logits, const torch::Tensor& targets);
 
+/// cross_entropy(linear(x, weight), targets) in pieces, so that the [N, V] logits never exist at once; the gradients
+/// are computed with the loss.  x [N, E], weight [V, E], targets [N] int64.
+torch::Tensor head_loss(const torch::Tensor& x, const torch::Tensor& weight, const torch::Tensor& targets);
+
 /// Whether the CPU versions of fused.h are used (default true).  For tests and benchmarks; applies to the process.
 void set_fused(bool enabled);
 bool fused_enabled();
