@@ -17,11 +17,16 @@ __m256i first_lanes(i64 n) {
 // The first min(n, 8) elements as float32, the other lanes 0.
 __m256 load(const float* p, i64 n) { return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, first_lanes(n)); }
 __m256 load(const bf16* p, i64 n) {
-  __m128i bits = _mm_setzero_si128();
-  if (n >= 8)
+  __m128i bits;
+  if (n >= 8) {
     bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  else
-    __builtin_memcpy(&bits, p, static_cast<unsigned long>(n) * sizeof(bf16));  // AVX2 has no masked 16-bit load
+  } else {  // AVX2 has no masked load of 16-bit elements
+    long long low = 0, high = 0;
+    const i64 in_low = n < 4 ? n : 4;
+    for (i64 i = 0; i < in_low; ++i) low |= static_cast<long long>(p[i].bits) << (16 * i);
+    for (i64 i = 4; i < n; ++i) high |= static_cast<long long>(p[i].bits) << (16 * (i - 4));
+    bits = _mm_set_epi64x(high, low);
+  }
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
 void store(float* p, __m256 v, i64 n) {
@@ -203,48 +208,82 @@ __m256 sums_of(const __m256 (&v)[8]) {
 constexpr i64 heads_together = 64;     // their running maxima and sums live on the stack
 constexpr i64 positions_together = 8;  // one vector of scores
 
+// The keys and values of up to eight positions, from as many runs as they lie in.
+template <class T>
+struct Block {
+  const T *k[positions_together], *v[positions_together];
+  i64 n;
+};
+
+template <class T>
+struct Cursor {
+  const KvRun<T>* run;
+  const KvRun<T>* end;
+  i64 at = 0;
+
+  void take(Block<T>& block) {
+    block.n = 0;
+    for (; run != end; ++run, at = 0)
+      for (; at < run->n; ++at) {
+        if (block.n == positions_together) return;
+        block.k[block.n] = run->k + at * run->stride;
+        block.v[block.n] = run->v + at * run->stride;
+        ++block.n;
+      }
+    if (block.n == 0) return;
+    for (i64 p = block.n; p < positions_together; ++p) block.k[p] = block.k[0], block.v[p] = block.v[0];  // masked out
+  }
+};
+
+// Fetches what kv head `kv` reads of a later block: the positions' rows lie too far apart for the processor to foresee.
+template <class T>
+void prefetch(const Block<T>& block, i64 kv, i64 h) {
+  constexpr i64 line = 64 / sizeof(T);
+  for (i64 p = 0; p < block.n; ++p)
+    for (i64 i = 0; i < h; i += line) {
+      _mm_prefetch(reinterpret_cast<const char*>(block.k[p] + kv + i), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(block.v[p] + kv + i), _MM_HINT_T1);
+    }
+}
+
 // Positions pass in blocks of eight, counted over all runs: where one run ends and the next begins changes no bit.  All
 // heads pass over a block while it is in the cache.
 template <class T>
 void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 n_runs, float* out) {
   const i64 h = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
   const __m256 scale = _mm256_set1_ps(1 / __builtin_sqrtf(static_cast<float>(h)));
+  const __m256 lowest = _mm256_set1_ps(-__builtin_inff());
   for (i64 first = 0; first < shape.n_heads; first += heads_together) {
     const i64 last = first + heads_together < shape.n_heads ? first + heads_together : shape.n_heads;
     float top[heads_together], sum[heads_together];
     for (i64 i = 0; i < last - first; ++i) top[i] = -__builtin_inff(), sum[i] = 0;
     for (i64 i = first * h; i < last * h; ++i) out[i] = 0;
 
-    i64 run = 0, at = 0;
-    while (true) {
-      const T *k[positions_together], *v[positions_together];
-      i64 n = 0;
-      while (n < positions_together && run < n_runs) {
-        if (at == runs[run].n) {
-          ++run, at = 0;
-          continue;
-        }
-        k[n] = runs[run].k + at * runs[run].stride;
-        v[n] = runs[run].v + at * runs[run].stride;
-        ++n, ++at;
-      }
-      if (n == 0) break;
-      for (i64 i = n; i < positions_together; ++i) k[i] = k[0], v[i] = v[0];  // scored, then masked out
-
+    Cursor<T> cursor{runs, runs + n_runs};
+    Block<T> block, next;
+    for (cursor.take(block); block.n > 0; block = next) {
+      cursor.take(next);
       for (i64 head = first; head < last; ++head) {
         const i64 kv = head / group * h;
         const float* qh = q + head * h;
+        float* o = out + head * h;
+        if (head % group == 0) prefetch(next, kv, h);
+
         __m256 dots[positions_together];
 #pragma GCC unroll 8
-        for (i64 p = 0; p < positions_together; ++p) dots[p] = _mm256_setzero_ps();
-        for (i64 i = 0; i < h; i += 8) {
-          const __m256 query = load(qh + i, h - i);
+        for (int p = 0; p < positions_together; ++p) dots[p] = _mm256_setzero_ps();
+        const auto multiply_keys = [&](i64 i, i64 n) __attribute__((always_inline)) {
+          const __m256 query = load(qh + i, n);
 #pragma GCC unroll 8
-          for (i64 p = 0; p < positions_together; ++p)
-            dots[p] = _mm256_fmadd_ps(query, load(k[p] + kv + i, h - i), dots[p]);
-        }
-        const __m256 scores = _mm256_blendv_ps(_mm256_set1_ps(-__builtin_inff()), _mm256_mul_ps(sums_of(dots), scale),
-                                               _mm256_castsi256_ps(first_lanes(n)));
+          for (int p = 0; p < positions_together; ++p)
+            dots[p] = _mm256_fmadd_ps(query, load(block.k[p] + kv + i, n), dots[p]);
+        };
+        i64 i = 0;
+        for (; i + 8 <= h; i += 8) multiply_keys(i, 8);
+        if (i < h) multiply_keys(i, h - i);
+
+        const __m256 scaled = _mm256_mul_ps(sums_of(dots), scale);
+        const __m256 scores = _mm256_blendv_ps(lowest, scaled, _mm256_castsi256_ps(first_lanes(block.n)));
         const float block_top = max_of(scores);
         const float new_top = top[head - first] > block_top ? top[head - first] : block_top;
         const __m256 keep = exp(_mm256_set1_ps(top[head - first] - new_top));
@@ -253,16 +292,17 @@ void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 
         top[head - first] = new_top;
         float weight[positions_together];
         _mm256_storeu_ps(weight, weights);
-        float* o = out + head * h;
-        for (i64 i = 0; i < h; i += 8) {
-          __m256 even = _mm256_mul_ps(keep, load(o + i, h - i)), odd = _mm256_setzero_ps();
-#pragma GCC unroll 4
-          for (i64 p = 0; p < positions_together; p += 2) {
-            even = _mm256_fmadd_ps(_mm256_set1_ps(weight[p]), load(v[p] + kv + i, h - i), even);
-            odd = _mm256_fmadd_ps(_mm256_set1_ps(weight[p + 1]), load(v[p + 1] + kv + i, h - i), odd);
+
+        const auto add_values = [&](i64 at, i64 n) __attribute__((always_inline)) {
+          __m256 even = _mm256_mul_ps(keep, load(o + at, n)), odd = _mm256_setzero_ps();
+          for (i64 p = 0; p < block.n; p += 2) {
+            even = _mm256_fmadd_ps(_mm256_set1_ps(weight[p]), load(block.v[p] + kv + at, n), even);
+            odd = _mm256_fmadd_ps(_mm256_set1_ps(weight[p + 1]), load(block.v[p + 1] + kv + at, n), odd);
           }
-          store(o + i, _mm256_add_ps(even, odd), h - i);
-        }
+          store(o + at, _mm256_add_ps(even, odd), n);
+        };
+        for (i = 0; i + 8 <= h; i += 8) add_values(i, 8);
+        if (i < h) add_values(i, h - i);
       }
     }
     for (i64 head = first; head < last; ++head)

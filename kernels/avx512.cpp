@@ -225,9 +225,12 @@ float log_sum_exp(const float* x, i64 n) {
 
 // ---- attention ---------------------------------------------------------------------------------------------------
 
-__m512 widen(const float* p, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
-__m512 widen(const bf16* p, __mmask16 lanes) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, p)), 16));
+// The first min(n, 16) elements as float32, the other lanes 0.
+__m512 widen(const float* p, i64 n) { return F32::load(p, n); }
+__m512 widen(const bf16* p, i64 n) {
+  const __m256i bits =
+      n >= 16 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)) : _mm256_maskz_loadu_epi16(first_lanes16(n), p);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 
 // Lane j of the result is the sum of the lanes of v[j].
@@ -252,49 +255,82 @@ __m512 sums_of(const __m512 (&v)[16]) {
 constexpr i64 heads_together = 64;      // their running maxima and sums live on the stack
 constexpr i64 positions_together = 16;  // one vector of scores
 
+// The keys and values of up to 16 positions, from as many runs as they lie in.
+template <class T>
+struct Block {
+  const T *k[positions_together], *v[positions_together];
+  i64 n;
+};
+
+template <class T>
+struct Cursor {
+  const KvRun<T>* run;
+  const KvRun<T>* end;
+  i64 at = 0;
+
+  void take(Block<T>& block) {
+    block.n = 0;
+    for (; run != end; ++run, at = 0)
+      for (; at < run->n; ++at) {
+        if (block.n == positions_together) return;
+        block.k[block.n] = run->k + at * run->stride;
+        block.v[block.n] = run->v + at * run->stride;
+        ++block.n;
+      }
+    if (block.n == 0) return;
+    for (i64 p = block.n; p < positions_together; ++p) block.k[p] = block.k[0], block.v[p] = block.v[0];  // masked out
+  }
+};
+
+// dots[p] = the partial sums of q · k of the block's first P positions; q, k [h], the latter at `kv` in its row.
+// Fetches the same of a later block `ahead`: its rows lie too far apart for the processor to foresee.
+template <int P, class T>
+void multiply(const float* q, const Block<T>& block, const Block<T>& ahead, i64 kv, i64 h,
+              __m512 (&dots)[positions_together]) {
+  __m512 sums[P];
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) sums[p] = _mm512_setzero_ps();
+  const auto step = [&](i64 i, i64 n) __attribute__((always_inline)) {
+    const __m512 query = F32::load(q + i, n);
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+      sums[p] = _mm512_fmadd_ps(query, widen(block.k[p] + kv + i, n), sums[p]);
+      _mm_prefetch(reinterpret_cast<const char*>(ahead.k[p] + kv + i), _MM_HINT_T1);
+    }
+  };
+  i64 i = 0;
+  for (; i + 16 <= h; i += 16) step(i, 16);
+  if (i < h) step(i, h - i);
+#pragma GCC unroll 16
+  for (int p = 0; p < positions_together; ++p) dots[p] = p < P ? sums[p] : _mm512_setzero_ps();
+}
+
 // Positions pass in blocks of 16, counted over all runs: where one run ends and the next begins changes no bit.  All
 // heads pass over a block while it is in the cache.
 template <class T>
 void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 n_runs, float* out) {
   const i64 h = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
-  const float scale = 1 / __builtin_sqrtf(static_cast<float>(h));
+  const __m512 scale = _mm512_set1_ps(1 / __builtin_sqrtf(static_cast<float>(h)));
+  const __m512 lowest = _mm512_set1_ps(-__builtin_inff());
   for (i64 first = 0; first < shape.n_heads; first += heads_together) {
     const i64 last = first + heads_together < shape.n_heads ? first + heads_together : shape.n_heads;
     float top[heads_together], sum[heads_together];
     for (i64 i = 0; i < last - first; ++i) top[i] = -__builtin_inff(), sum[i] = 0;
     for (i64 i = first * h; i < last * h; ++i) out[i] = 0;
 
-    i64 run = 0, at = 0;
-    while (true) {
-      const T *k[positions_together], *v[positions_together];
-      i64 n = 0;
-      while (n < positions_together && run < n_runs) {
-        if (at == runs[run].n) {
-          ++run, at = 0;
-          continue;
-        }
-        k[n] = runs[run].k + at * runs[run].stride;
-        v[n] = runs[run].v + at * runs[run].stride;
-        ++n, ++at;
-      }
-      if (n == 0) break;
-      for (i64 i = n; i < positions_together; ++i) k[i] = k[0], v[i] = v[0];  // scored, then masked out
-
+    Cursor<T> cursor{runs, runs + n_runs};
+    Block<T> block, next;
+    for (cursor.take(block); block.n > 0; block = next) {
+      cursor.take(next);
+      const Block<T>& ahead = next.n > 0 ? next : block;
       for (i64 head = first; head < last; ++head) {
         const i64 kv = head / group * h;
-        const float* qh = q + head * h;
         __m512 dots[positions_together];
-#pragma GCC unroll 16
-        for (i64 p = 0; p < positions_together; ++p) dots[p] = _mm512_setzero_ps();
-        for (i64 i = 0; i < h; i += 16) {
-          const __mmask16 lanes = first_lanes16(h - i < 16 ? h - i : 16);
-          const __m512 query = _mm512_maskz_loadu_ps(lanes, qh + i);
-#pragma GCC unroll 16
-          for (i64 p = 0; p < positions_together; ++p)
-            dots[p] = _mm512_fmadd_ps(query, widen(k[p] + kv + i, lanes), dots[p]);
-        }
-        const __m512 scores = _mm512_mask_mul_ps(_mm512_set1_ps(-__builtin_inff()), first_lanes16(n), sums_of(dots),
-                                                 _mm512_set1_ps(scale));
+        if (block.n <= 8)
+          multiply<8>(q + head * h, block, ahead, kv, h, dots);
+        else
+          multiply<16>(q + head * h, block, ahead, kv, h, dots);
+        const __m512 scores = _mm512_mask_mul_ps(lowest, first_lanes16(block.n), sums_of(dots), scale);
         const float block_top = _mm512_reduce_max_ps(scores);
         const float new_top = top[head - first] > block_top ? top[head - first] : block_top;
         const __m512 keep = exp(_mm512_set1_ps(top[head - first] - new_top));
@@ -304,16 +340,19 @@ void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 
         float weight[positions_together];
         _mm512_storeu_ps(weight, weights);
         float* o = out + head * h;
-        for (i64 i = 0; i < h; i += 16) {
-          const __mmask16 lanes = first_lanes16(h - i < 16 ? h - i : 16);
-          __m512 even = _mm512_mul_ps(keep, _mm512_maskz_loadu_ps(lanes, o + i)), odd = _mm512_setzero_ps();
-#pragma GCC unroll 8
-          for (i64 p = 0; p < positions_together; p += 2) {
-            even = _mm512_fmadd_ps(_mm512_set1_ps(weight[p]), widen(v[p] + kv + i, lanes), even);
-            odd = _mm512_fmadd_ps(_mm512_set1_ps(weight[p + 1]), widen(v[p + 1] + kv + i, lanes), odd);
+        const auto add_values = [&](i64 i, i64 n) __attribute__((always_inline)) {
+          __m512 even = _mm512_mul_ps(keep, F32::load(o + i, n)), odd = _mm512_setzero_ps();
+          for (i64 p = 0; p < block.n; p += 2) {
+            even = _mm512_fmadd_ps(_mm512_set1_ps(weight[p]), widen(block.v[p] + kv + i, n), even);
+            odd = _mm512_fmadd_ps(_mm512_set1_ps(weight[p + 1]), widen(block.v[p + 1] + kv + i, n), odd);
+            _mm_prefetch(reinterpret_cast<const char*>(ahead.v[p] + kv + i), _MM_HINT_T1);
+            _mm_prefetch(reinterpret_cast<const char*>(ahead.v[p + 1] + kv + i), _MM_HINT_T1);
           }
-          _mm512_mask_storeu_ps(o + i, lanes, _mm512_add_ps(even, odd));
-        }
+          _mm512_mask_storeu_ps(o + i, first_lanes16(n), _mm512_add_ps(even, odd));
+        };
+        i64 i = 0;
+        for (; i + 16 <= h; i += 16) add_values(i, 16);
+        if (i < h) add_values(i, h - i);
       }
     }
     for (i64 head = first; head < last; ++head)
