@@ -1,6 +1,6 @@
 // Training speed of a config: forward and backward in bf16 autocast, plain LibTorch beside the fused operations.
 //
-//   train_model_bench [--threads 2] [--batch 16] [--tokens 256] [--repeat 5] CONFIG…
+//   train_model_bench [--threads 2] [--batch 16] [--tokens 256] [--repeat 5] [--fused-only] CONFIG…
 #include <fmt/format.h>
 #include <torch/torch.h>
 
@@ -20,7 +20,7 @@ namespace {
 
 struct Options {
   int64_t threads = usable_cpus(), batch = 16, tokens = 256, repeat = 5;
-  bool float32 = false;
+  bool float32 = false, fused_only = false;
 };
 
 struct Cost {
@@ -41,15 +41,16 @@ void measure(const std::filesystem::path& config, const Options& options) {
   Photon model(spec);
   if (!options.float32) model.set_compute_dtype(torch::kBFloat16);
   const auto tokens = torch::randint(spec.vocab_size, {options.batch, options.tokens}, torch::kInt64);
+  const auto kinds = options.fused_only ? std::vector<bool>{true} : std::vector<bool>{false, true};
   std::vector<Cost> costs[2];  // plain, fused: interleaved, so that both meet the same neighbours
   for (int64_t i = -1; i < options.repeat; ++i) {
-    for (const bool fused : {false, true}) {
+    for (const bool fused : kinds) {
       ops::set_fused(fused);
       const Cost cost = cost_of_a_step(model, tokens);
       if (i >= 0) costs[fused].push_back(cost);
     }
   }
-  for (const bool fused : {false, true}) {
+  for (const bool fused : kinds) {
     auto& c = costs[fused];
     std::sort(c.begin(), c.end(), [](const Cost& a, const Cost& b) { return a.wall_s < b.wall_s; });
     const Cost& median = c[c.size() / 2];
@@ -74,6 +75,7 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "tokens in a window")->capture_default_str();
   app.add_option("--repeat", options.repeat, "steps of each kind, interleaved")->capture_default_str();
   app.add_flag("--float32", options.float32, "float32 instead of bf16 autocast");
+  app.add_flag("--fused-only", options.fused_only, "leave plain LibTorch out, for a profiler");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(static_cast<int>(options.threads));
   for (const auto& config : configs) photon::measure(config, options);
