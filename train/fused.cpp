@@ -2,9 +2,13 @@
 #include "train/fused.h"
 
 #include <ATen/Parallel.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string_view>
 
 #include "kernels/kernels.h"
@@ -47,29 +51,46 @@ void for_rows(int64_t rows, int64_t width, const Body& body) {
   at::parallel_for(0, rows, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, width)), body);
 }
 
+// Of {x, weight}: {rms_norm(x)}.  Of {x, weight, y}: {rms_norm(x + y), x + y}.
 struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x_in, const Tensor& weight_in, double eps, int64_t dtype) {
-    const Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
-    const Tensor out = torch::empty(x.sizes(), x.options().dtype(static_cast<torch::ScalarType>(dtype)));
+  static variable_list forward(AutogradContext* ctx, at::TensorList inputs, double eps, int64_t dtype) {
+    const Tensor x = inputs[0].contiguous(), weight = inputs[1].contiguous();
     const int64_t rows = count_rows(x), D = x.size(-1);
+    variable_list outputs{torch::empty(x.sizes(), x.options().dtype(static_cast<torch::ScalarType>(dtype)))};
     const Tensor scale = torch::empty({rows}, weight.options());
+    Tensor y;  // lives until the kernels have run
     RmsNorm op;
     op.width = D;
     op.eps = static_cast<float>(eps);
     op.x = in_rows(x);
     op.weight = weight.data_ptr<float>();
-    op.out = out_rows(out);
+    op.out = out_rows(outputs[0]);
     op.scale = scale.data_ptr<float>();
+    if (inputs.size() == 3) {
+      y = inputs[2].contiguous();
+      outputs.push_back(torch::empty_like(x));
+      op.y = in_rows(y);
+      op.sum = out_rows(outputs[1]);
+      ctx->saved_data["y_dtype"] = static_cast<int64_t>(y.scalar_type());
+    }
     for_rows(rows, D, [&](int64_t first, int64_t end) { table().rms_norm(op, first, end); });
-    ctx->save_for_backward({x, weight, scale});
-    return out;
+    ctx->save_for_backward({y.defined() ? outputs[1] : x, weight, scale});
+    ctx->set_materialize_grads(false);
+    return outputs;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     constexpr int64_t kBlock = 128;  // rows per partial sum of the weight's gradient
     const auto saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
-    const Tensor grad = grads[0].contiguous(), grad_x = torch::empty_like(x);
+    const bool added = grads.size() == 2;
+    const auto y_dtype = added ? static_cast<torch::ScalarType>(ctx->saved_data["y_dtype"].toInt()) : x.scalar_type();
+    const Tensor grad_sum = added && grads[1].defined() ? grads[1].contiguous() : Tensor();
+    if (!grads[0].defined())  // the norm went unused
+      return {grad_sum, Tensor(), grad_sum.defined() ? grad_sum.to(y_dtype) : Tensor(), Tensor(), Tensor()};
+
+    const Tensor grad_out = grads[0].contiguous(), grad_x = torch::empty_like(x);
+    const Tensor grad_y = y_dtype == x.scalar_type() ? grad_x : torch::empty(x.sizes(), x.options().dtype(y_dtype));
     const int64_t rows = count_rows(x), D = x.size(-1), blocks = (rows + kBlock - 1) / kBlock;
     const Tensor partial = torch::zeros({blocks, D}, weight.options());
     RmsNormBackward op;
@@ -77,8 +98,10 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     op.x = in_rows(x);
     op.weight = weight.data_ptr<float>();
     op.scale = scale.data_ptr<float>();
-    op.grad_out = in_rows(grad);
+    op.grad_out = in_rows(grad_out);
+    if (grad_sum.defined()) op.grad_sum = in_rows(grad_sum);
     op.grad_x = out_rows(grad_x);
+    if (y_dtype != x.scalar_type()) op.grad_y = out_rows(grad_y);
     at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t end) {
       for (int64_t block = first; block < end; ++block) {
         RmsNormBackward part = op;
@@ -87,12 +110,55 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
       }
     });
     const Tensor grad_weight = torch::zeros({D}, weight.options());
-    float* sum = grad_weight.data_ptr<float>();
+    float* total = grad_weight.data_ptr<float>();
     for (int64_t block = 0; block < blocks; ++block) {
       const float* part = partial.data_ptr<float>() + block * D;
-      for (int64_t i = 0; i < D; ++i) sum[i] += part[i];
+      for (int64_t i = 0; i < D; ++i) total[i] += part[i];
     }
+    if (added) return {grad_x, grad_weight, grad_y, Tensor(), Tensor()};
     return {grad_x, grad_weight, Tensor(), Tensor()};
+  }
+};
+
+// The rows of all weights [o_i, k] one below the other, in another element type.
+struct StackRowsFunction : torch::autograd::Function<StackRowsFunction> {
+  static Tensor forward(AutogradContext* ctx, at::TensorList weights, int64_t dtype) {
+    int64_t rows = 0;
+    std::vector<int64_t> heights;
+    for (const Tensor& weight : weights) {
+      heights.push_back(weight.size(0));
+      rows += weight.size(0);
+    }
+    const auto& first_weight = weights.front();
+    const int64_t width = first_weight.size(1);
+    const Tensor all = torch::empty({rows, width}, first_weight.options().dtype(static_cast<torch::ScalarType>(dtype)));
+    int64_t row = 0;
+    for (const Tensor& weight : weights) {
+      copy(weight.contiguous(), all.narrow(0, row, weight.size(0)));
+      row += weight.size(0);
+    }
+    ctx->saved_data["heights"] = heights;
+    ctx->saved_data["dtype"] = static_cast<int64_t>(first_weight.scalar_type());
+    return all;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const Tensor grad = grads[0].contiguous();
+    const auto options = grad.options().dtype(static_cast<torch::ScalarType>(ctx->saved_data["dtype"].toInt()));
+    variable_list parts;
+    int64_t row = 0;
+    for (const int64_t height : ctx->saved_data["heights"].toIntVector()) {
+      parts.push_back(torch::empty({height, grad.size(1)}, options));
+      copy(grad.narrow(0, row, height), parts.back());
+      row += height;
+    }
+    parts.emplace_back();
+    return parts;
+  }
+
+  static void copy(const Tensor& from, const Tensor& to) {
+    const Convert op{from.size(1), in_rows(from), out_rows(to)};
+    for_rows(from.size(0), from.size(1), [&](int64_t first, int64_t end) { table().convert(op, first, end); });
   }
 };
 
@@ -250,16 +316,40 @@ void check_f32(const Tensor& x, const char* what) {
               " is not a contiguous float32 CPU tensor");
 }
 
-}  // namespace
+bool is_element(torch::ScalarType dtype) { return dtype == torch::kFloat32 || dtype == torch::kBFloat16; }
 
-bool takes(const Tensor& x) {
-  return x.device().is_cpu() && (x.scalar_type() == torch::kFloat32 || x.scalar_type() == torch::kBFloat16);
+void check_element(torch::ScalarType dtype) {
+  TORCH_CHECK(is_element(dtype), "fused operations give float32 or bfloat16, not ", dtype);
 }
 
+}  // namespace
+
+bool takes(const Tensor& x) { return x.device().is_cpu() && is_element(x.scalar_type()); }
+
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, torch::ScalarType dtype) {
+  check_element(dtype);
   TORCH_CHECK(x.dim() >= 1 && weight.dim() == 1 && weight.size(0) == x.size(-1), "rms_norm: x ", x.sizes(), ", weight ",
               weight.sizes());
-  return RmsNormFunction::apply(x, weight, eps, static_cast<int64_t>(dtype));
+  const std::vector<Tensor> inputs{x, weight};
+  return RmsNormFunction::apply(at::TensorList(inputs), eps, static_cast<int64_t>(dtype))[0];
+}
+
+ops::Normed add_rms_norm(const Tensor& x, const Tensor& y, const Tensor& weight, double eps, torch::ScalarType dtype) {
+  check_element(dtype);
+  TORCH_CHECK(x.dim() >= 1 && y.sizes() == x.sizes() && weight.dim() == 1 && weight.size(0) == x.size(-1),
+              "add_rms_norm: x ", x.sizes(), ", y ", y.sizes(), ", weight ", weight.sizes());
+  const std::vector<Tensor> inputs{x, weight, y};
+  const auto both = RmsNormFunction::apply(at::TensorList(inputs), eps, static_cast<int64_t>(dtype));
+  return {both[1], both[0]};
+}
+
+Tensor stack_rows(const std::vector<Tensor>& weights, torch::ScalarType dtype) {
+  check_element(dtype);
+  for (const Tensor& weight : weights)
+    TORCH_CHECK(weight.dim() == 2 && weight.size(1) == weights.front().size(1) &&
+                    weight.scalar_type() == weights.front().scalar_type(),
+                "stack_rows: ", weight.sizes(), " below ", weights.front().sizes());
+  return StackRowsFunction::apply(at::TensorList(weights), static_cast<int64_t>(dtype));
 }
 
 Tensor swiglu(const Tensor& gate_up) {
@@ -299,6 +389,15 @@ void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWS
   op.step_size = static_cast<float>(step.lr / (1.0 - std::pow(step.beta1, t)));
   op.v_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(step.beta2, t)));
   at::parallel_for(0, param.numel(), 16384, [&](int64_t first, int64_t end) { table().adamw(op, first, end); });
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kNever = std::numeric_limits<int>::max();
+  mallopt(M_MMAP_MAX, 0);             // large blocks come from the heap,
+  mallopt(M_TRIM_THRESHOLD, kNever);  // which does not shrink,
+  mallopt(M_TOP_PAD, 64 << 20);       // and grows by large steps
+#endif
 }
 
 double norm(const std::vector<Tensor>& gradients) {

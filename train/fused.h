@@ -16,6 +16,9 @@ bool takes(const torch::Tensor& x);
 
 // As in ops.h.
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps, torch::ScalarType dtype);
+ops::Normed add_rms_norm(const torch::Tensor& x, const torch::Tensor& y, const torch::Tensor& weight, double eps,
+                         torch::ScalarType dtype);
+torch::Tensor stack_rows(const std::vector<torch::Tensor>& weights, torch::ScalarType dtype);
 torch::Tensor swiglu(const torch::Tensor& gate_up);
 torch::Tensor attention(const torch::Tensor& qkv, const ops::RopeTable& table, const StackSpec& stack);
 torch::Tensor cross_entropy(const torch::Tensor& logits, const torch::Tensor& targets);
@@ -28,6 +31,11 @@ struct AdamWStep {
 /// One AdamW step with decoupled weight decay, in place on param and its moments m and v.  All contiguous float32 CPU
 /// tensors of one shape; m and v start as zeros.
 void adamw(torch::Tensor& param, const torch::Tensor& grad, torch::Tensor& m, torch::Tensor& v, const AdamWStep& step);
+
+/// Has the C library keep freed memory for the next step instead of returning it to the system, which would have to
+/// clear every page again.  For the whole process, which from then on holds what it needed at most; no effect but with
+/// glibc.
+void keep_freed_memory();
 
 /// sqrt(Σ g²) over all elements of contiguous float32 CPU tensors, accumulated in float64 in a fixed order.
 double norm(const std::vector<torch::Tensor>& gradients);

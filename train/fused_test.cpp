@@ -52,6 +52,8 @@ void expect_same(const Function& fused, const Function& reference, const std::ve
   const Outcome want = differentiate(reference, wide, weights.to(torch::kFloat64));
   expect_close(got.value, want.value, tolerance, "value");
   for (size_t i = 0; i < inputs.size(); ++i) {
+    ASSERT_EQ(got.gradients[i].defined(), want.gradients[i].defined());
+    if (!want.gradients[i].defined()) continue;
     EXPECT_EQ(got.gradients[i].scalar_type(), inputs[i].scalar_type());
     expect_close(got.gradients[i], want.gradients[i], tolerance, "gradient");
   }
@@ -74,6 +76,48 @@ TEST(Fused, RmsNormAndItsGradientsEqualTheReference) {
                     {x, weight}, g, tolerance_of(low));
       }
     }
+  }
+}
+
+TEST(Fused, AddRmsNormAndItsGradientsEqualTheReference) {
+  for (const auto y_dtype : kDtypes) {
+    for (const auto out_dtype : kDtypes) {
+      for (const int64_t D : {7, 16, 52, 417}) {
+        const Tensor x = random({150, D}, 1), y = random({150, D}, 2, y_dtype), weight = random({D}, 3);
+        const Tensor g = random({150, 2 * D}, 4, out_dtype);
+        const auto both = [](const ops::Normed& n) { return torch::cat({n.sum, n.normed.to(n.sum.scalar_type())}, 1); };
+        const auto low = y_dtype == torch::kBFloat16 ? y_dtype : out_dtype;
+        expect_same([&](const auto& in) { return both(fused::add_rms_norm(in[0], in[1], in[2], 1e-5, out_dtype)); },
+                    [&](const auto& in) {
+                      return both(ops::reference::add_rms_norm(in[0], in[1], in[2], 1e-5, torch::kFloat64));
+                    },
+                    {x, y, weight}, g, tolerance_of(low));
+      }
+    }
+  }
+}
+
+TEST(Fused, AddRmsNormNeedsOnlyOneOfItsResults) {
+  for (const bool use_sum : {false, true}) {
+    const auto pick = [&](const ops::Normed& n) { return use_sum ? n.sum : n.normed; };
+    expect_same(
+        [&](const auto& in) { return pick(fused::add_rms_norm(in[0], in[1], in[2], 1e-5, torch::kFloat32)); },
+        [&](const auto& in) { return pick(ops::reference::add_rms_norm(in[0], in[1], in[2], 1e-5, torch::kFloat64)); },
+        {random({9, 20}, 1), random({9, 20}, 2), random({20}, 3)}, random({9, 20}, 4), 2e-6);
+  }
+}
+
+TEST(Fused, LinearOfSeveralWeightsEqualsTheReference) {
+  for (const auto dtype : kDtypes) {
+    expect_same(
+        [](const auto& in) {
+          return ops::linear(in[0], {in[1], in[2], in[3]});
+        },
+        [](const auto& in) {
+          return ops::reference::linear(in[0], {in[1], in[2], in[3]});
+        },
+        {random({4, 9, 33}, 1, dtype), random({5, 33}, 2), random({16, 33}, 3), random({1, 33}, 4)},
+        random({4, 9, 22}, 5, dtype), tolerance_of(dtype));
   }
 }
 

@@ -28,6 +28,12 @@ Tensor select(const Tensor& x, const Slots& wanted) {
   return groups.narrow(2, wanted.first, wanted.count).flatten(1, 2);
 }
 
+// The stream with its last addition made, and its norm.
+ops::Normed norm_of(const Residual& stream, const Weight& weight, double eps, torch::ScalarType dtype) {
+  if (stream.y.defined()) return ops::add_rms_norm(stream.x, stream.y, weight.value, eps, dtype);
+  return {stream.x, ops::rms_norm(stream.x, weight.value, eps, dtype)};
+}
+
 }  // namespace
 
 Block::Block(const StackSpec& s, double eps) : stack(s), norm_eps(eps) {
@@ -44,14 +50,15 @@ Block::Block(const StackSpec& s, double eps) : stack(s), norm_eps(eps) {
   down = add_weight(*mlp, "down", {s.d_model, s.d_ff});
 }
 
-Tensor Block::forward(const Tensor& x, const ops::RopeTable& rope, const Slots& wanted, torch::ScalarType dtype) {
-  const Tensor normed = ops::rms_norm(x, attn_norm->value, norm_eps, dtype);           // [B, S, D]
-  const Tensor qkv = ops::linear(normed, torch::cat({q->value, k->value, v->value}));  // [B, S, (H+2K)·h]
-  const Tensor attended = select(ops::attention(qkv, rope, stack), wanted);            // [B, S', H·h]
-  const Tensor y = select(x, wanted) + ops::linear(attended, o->value);                // [B, S', D]
-  const Tensor normed_y = ops::rms_norm(y, mlp_norm->value, norm_eps, dtype);          // [B, S', D]
-  const Tensor gate_up = ops::linear(normed_y, torch::cat({gate->value, up->value}));  // [B, S', 2·d_ff]
-  return y + ops::linear(ops::swiglu(gate_up), down->value);                           // [B, S', D]
+Residual Block::forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted,
+                        torch::ScalarType dtype) {
+  const auto [x, normed] = norm_of(stream, *attn_norm, norm_eps, dtype);     // [B, S, D]
+  const Tensor qkv = ops::linear(normed, {q->value, k->value, v->value});    // [B, S, (H+2K)·h]
+  const Tensor attended = select(ops::attention(qkv, rope, stack), wanted);  // [B, S', H·h]
+  const Residual after{select(x, wanted), ops::linear(attended, o->value)};  // [B, S', D]
+  const auto [y, normed_y] = norm_of(after, *mlp_norm, norm_eps, dtype);     // [B, S', D]
+  const Tensor gate_up = ops::linear(normed_y, {gate->value, up->value});    // [B, S', 2·d_ff]
+  return {y, ops::linear(ops::swiglu(gate_up), down->value)};                // [B, S', D]
 }
 
 Stack::Stack(const StackSpec& s, double eps) : spec(s), norm_eps(eps) {
@@ -64,10 +71,11 @@ Stack::Stack(const StackSpec& s, double eps) : spec(s), norm_eps(eps) {
 Tensor Stack::forward(const Tensor& x, torch::ScalarType dtype, const Slots& wanted) {
   const auto residual_dtype = norm->value.scalar_type();
   const auto rope = ops::rope_table(x.size(1), spec, norm->value.options());
-  Tensor y = x.to(residual_dtype);
+  Residual stream{x.to(residual_dtype), {}};
   // Only the last block may drop positions: until then each is a key that others look at.
-  for (const auto& layer : layers) y = layer->forward(y, rope, layer == layers.back() ? wanted : Slots{}, dtype);
-  return ops::rms_norm(y, norm->value, norm_eps, dtype);
+  for (const auto& layer : layers)
+    stream = layer->forward(stream, rope, layer == layers.back() ? wanted : Slots{}, dtype);
+  return norm_of(stream, *norm, norm_eps, dtype).normed;
 }
 
 Level::Level(const Spec& whole, int64_t l) : spec(whole.level(l)) {

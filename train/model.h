@@ -27,12 +27,16 @@ struct Weight final : torch::nn::Module {
   torch::Tensor value;
 };
 
+/// The residual stream as x + y: the last addition is left to the norm that reads it.
+struct Residual {
+  torch::Tensor x, y;  // [B, S, D]; y may be undefined: zero
+};
+
 /// One pre-norm block: attention and SwiGLU, each added to the residual stream.
 struct Block final : torch::nn::Module {
   Block(const StackSpec& stack, double norm_eps);
-  /// x [B, S, D] residual stream; returns the updated stream at `wanted` positions only, [B, S/period·count, D].
-  torch::Tensor forward(const torch::Tensor& x, const ops::RopeTable& rope, const Slots& wanted,
-                        torch::ScalarType dtype);
+  /// stream [B, S, D]; returns the updated stream at `wanted` positions only, [B, S/period·count, D].
+  Residual forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted, torch::ScalarType dtype);
 
   StackSpec stack;
   double norm_eps;

@@ -56,10 +56,19 @@ int64_t first_visible(const Span& span, int64_t s) {
   return 0;
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight) { return torch::linear(x, weight.to(x.scalar_type())); }
+Tensor linear(const Tensor& x, const Tensor& weight) { return linear(x, std::vector<Tensor>{weight}); }
+Tensor linear(const Tensor& x, const std::vector<Tensor>& weights) {
+  const bool as_is = weights.size() == 1 && weights.front().scalar_type() == x.scalar_type();
+  if (as_is || !fuse(x) || !fused::takes(weights.front())) return reference::linear(x, weights);
+  return torch::linear(x, fused::stack_rows(weights, x.scalar_type()));
+}
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, torch::ScalarType dtype) {
   return fuse(x) ? fused::rms_norm(x, weight, eps, dtype) : reference::rms_norm(x, weight, eps, dtype);
+}
+Normed add_rms_norm(const Tensor& x, const Tensor& y, const Tensor& weight, double eps, torch::ScalarType dtype) {
+  const bool fusable = fuse(x) && fused::takes(y);
+  return fusable ? fused::add_rms_norm(x, y, weight, eps, dtype) : reference::add_rms_norm(x, y, weight, eps, dtype);
 }
 Tensor swiglu(const Tensor& gate_up) { return fuse(gate_up) ? fused::swiglu(gate_up) : reference::swiglu(gate_up); }
 Tensor attention(const Tensor& qkv, const RopeTable& table, const StackSpec& stack) {
@@ -114,6 +123,16 @@ Tensor head_loss(const Tensor& x, const Tensor& weight, const Tensor& targets) {
 }
 
 namespace reference {
+
+Tensor linear(const Tensor& x, const std::vector<Tensor>& weights) {
+  const Tensor weight = weights.size() == 1 ? weights.front() : torch::cat(weights);
+  return torch::linear(x, weight.to(x.scalar_type()));
+}
+
+Normed add_rms_norm(const Tensor& x, const Tensor& y, const Tensor& weight, double eps, torch::ScalarType dtype) {
+  const Tensor sum = x + y.to(x.scalar_type());
+  return {sum, rms_norm(sum, weight, eps, dtype)};
+}
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, torch::ScalarType dtype) {
   const Tensor wide = x.to(statistics_dtype(x));

@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "spec/spec.h"
 
@@ -25,9 +26,18 @@ int64_t first_visible(const Span& span, int64_t s);
 
 /// y = x wᵀ in x's dtype.  x [..., k], w [o, k] of any float dtype; returns [..., o].
 torch::Tensor linear(const torch::Tensor& x, const torch::Tensor& weight);
+/// The same for several weights of one dtype at once: returns [..., Σ o_i].
+torch::Tensor linear(const torch::Tensor& x, const std::vector<torch::Tensor>& weights);
 
 /// y = x / sqrt(mean(x²) + eps) ∘ weight, statistics in float32.  x [..., D], weight [D]; returns [..., D] as `dtype`.
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps, torch::ScalarType dtype);
+
+/// The residual stream after y was added to it, x + y in x's dtype, and its norm in `dtype`.  x, y [..., D].
+struct Normed {
+  torch::Tensor sum, normed;
+};
+Normed add_rms_norm(const torch::Tensor& x, const torch::Tensor& y, const torch::Tensor& weight, double eps,
+                    torch::ScalarType dtype);
 
 /// silu(gate) ∘ up.  gate_up [..., 2F] holds gate in its first half, up in its second; returns [..., F].
 torch::Tensor swiglu(const torch::Tensor& gate_up);
@@ -49,7 +59,10 @@ bool fused_enabled();
 
 /// The same operations in plain LibTorch: what fused.h is tested against, and what other devices run.
 namespace reference {
+torch::Tensor linear(const torch::Tensor& x, const std::vector<torch::Tensor>& weights);
 torch::Tensor rms_norm(const torch::Tensor& x, const torch::Tensor& weight, double eps, torch::ScalarType dtype);
+Normed add_rms_norm(const torch::Tensor& x, const torch::Tensor& y, const torch::Tensor& weight, double eps,
+                    torch::ScalarType dtype);
 torch::Tensor swiglu(const torch::Tensor& gate_up);
 torch::Tensor attention(const torch::Tensor& qkv, const RopeTable& table, const StackSpec& stack);
 torch::Tensor cross_entropy(const torch::Tensor& logits, const torch::Tensor& targets);
