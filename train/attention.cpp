@@ -1,33 +1,35 @@
 // Causal attention within a span: every span becomes dense attention over short pieces.
 #include "train/attention.h"
 
+#include <torch/version.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
 namespace photon {
 namespace {
 
 using torch::Tensor;
 
-// q [B, H, S, h], k and v [B, K, N, h]; visible [S, N] or [B, 1, S, N] bool, absent: causal with S = N.
+// q [B, H, S, h], k and v [B, K, N, h]; visible [S, N] or [B, 1, S, N] bool, undefined: causal with S = N.
 #if TORCH_VERSION_MAJOR >= 2
-Tensor dense(const Tensor& q, Tensor k, Tensor v, const std::optional<Tensor>& visible) {
+Tensor dense(const Tensor& q, Tensor k, Tensor v, const Tensor& visible) {
   if (const int64_t shared = q.size(1) / k.size(1); shared > 1) {
     k = k.repeat_interleave(shared, 1);
     v = v.repeat_interleave(shared, 1);
   }
-  return at::scaled_dot_product_attention(q, k, v, visible, /*dropout_p=*/0.0, /*is_causal=*/!visible);
+  return visible.defined() ? at::scaled_dot_product_attention(q, k, v, visible, /*dropout_p=*/0.0, /*is_causal=*/false)
+                           : at::scaled_dot_product_attention(q, k, v, {}, /*dropout_p=*/0.0, /*is_causal=*/true);
 }
 #else
-Tensor dense(const Tensor& q, const Tensor& k, const Tensor& v, const std::optional<Tensor>& visible) {
+Tensor dense(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& visible) {
   const int64_t B = q.size(0), H = q.size(1), S = q.size(2), h = q.size(3), K = k.size(1), N = k.size(2);
   // The H/K query heads that share a kv head are more rows of the same product.
   Tensor scores = torch::matmul(q.reshape({B, K, H / K * S, h}), k.transpose(2, 3)).view({B, H, S, N});
   const auto softmax_dtype = q.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
   scores = scores.to(softmax_dtype) / std::sqrt(static_cast<double>(h));
-  const Tensor mask = visible ? *visible : torch::ones({S, N}, q.options().dtype(torch::kBool)).tril();
+  const Tensor mask = visible.defined() ? visible : torch::ones({S, N}, q.options().dtype(torch::kBool)).tril();
   scores = scores.masked_fill(mask.logical_not(), -std::numeric_limits<float>::infinity());
   const Tensor weights = torch::softmax(scores, -1).to(q.scalar_type());
   return torch::matmul(weights.view({B, K, H / K * S, N}), v).view({B, H, S, h});
@@ -74,7 +76,7 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Span& spa
   const bool bounded = (span.kind == Span::Kind::window || span.kind == Span::Kind::stream) && span.size < S;
   if (bounded) return windowed(q, k, v, span.size);
   const int64_t piece = span.kind == Span::Kind::block ? std::min(span.size, S) : S;
-  return unfold(dense(fold(q, piece), fold(k, piece), fold(v, piece), std::nullopt), B, S);
+  return unfold(dense(fold(q, piece), fold(k, piece), fold(v, piece), Tensor()), B, S);
 }
 
 }  // namespace photon

@@ -80,9 +80,10 @@ TEST(Checkpoint, ADamagedNewestOneFallsBackToTheOneBefore) {
     save(folder, run, 100), save(folder, run, 200);
     const fs::path path = folder.path() / "checkpoints/step-000200" / file;
     const std::string whole = read_text(path);
-    const auto damages =
-        std::vector<std::string>{"", whole.substr(0, whole.size() / 2), whole.substr(0, whole.size() - 1), whole + "x",
-                                 std::string(whole).replace(whole.size() / 2, 1, "\x01")};
+    std::string one_bit_flipped = whole;
+    one_bit_flipped[whole.size() / 2] ^= 1;
+    const auto damages = std::vector<std::string>{"", whole.substr(0, whole.size() / 2),
+                                                  whole.substr(0, whole.size() - 1), whole + "x", one_bit_flipped};
     for (std::size_t i = 0; i < damages.size(); ++i) {
       std::ofstream(path, std::ios::binary) << damages[i];
       const auto found = newest_checkpoint(folder.path());

@@ -50,8 +50,12 @@ INSTANTIATE_TEST_SUITE_P(Zoo, EverySpec, testing::ValuesIn(spec_zoo()), testing:
 TEST_P(EverySpec, EngineLogitsEqualTheTrainingModels) {
   const auto trained = load_model_folder(folder.path());
   const Model model = load_model(folder.path());
-  for (const int64_t T : {int64_t{1}, group_tokens(), group_tokens() + 1, 3 * group_tokens() + 2, int64_t{90}})
-    EXPECT_LE(distance(*trained, model, T), tolerance) << "T " << T;
+  for (const bool fused : {true, false}) {
+    ops::set_fused(fused);
+    for (const int64_t T : {int64_t{1}, group_tokens(), group_tokens() + 1, 3 * group_tokens() + 2, int64_t{90}})
+      EXPECT_LE(distance(*trained, model, T), tolerance) << "T " << T << (fused ? ", fused" : ", plain");
+  }
+  ops::set_fused(true);
 }
 
 TEST_P(EverySpec, EngineLogProbabilitiesAreTheLoss) {

@@ -22,6 +22,7 @@
 #include "base/file.h"
 #include "spec/accounting.h"
 #include "train/export.h"
+#include "train/fused.h"
 #include "train/plot.h"
 #include "train/sample.h"
 #include "train/schedule.h"
@@ -61,6 +62,7 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
       data_(open_data(recipe)) {
   at::set_num_threads(static_cast<int>(recipe_.compute.threads));
   at::globalContext().setFlushDenormal(true);
+  fused::keep_freed_memory();
 
   model_ = std::make_shared<Photon>(
       recipe_.model, InitOptions{.seed = static_cast<std::uint64_t>(recipe_.run.seed), .scale_residual = true});
