@@ -1,20 +1,8 @@
 // AVX-512 with BF16 (Zen 4, Cooper Lake, Sapphire Rapids and later).  See isa.h for what this file must not call.
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
-// GCC 12 takes the intrinsics' own undefined registers for uninitialised variables (GCC bug 105593).
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
-#include "kernels/isa.h"
+#include "kernels/avx512_math.h"
 
 namespace photon {
 namespace {
-
-using i64 = std::int64_t;
-
-__mmask16 first_lanes16(i64 n) { return static_cast<__mmask16>((1u << n) - 1); }    // 0 <= n <= 16
-__mmask32 first_lanes32(i64 n) { return static_cast<__mmask32>((1ull << n) - 1); }  // 0 <= n <= 32
 
 // ---- matmul ------------------------------------------------------------------------------------------------------
 // Every output is one vector of partial sums over k in steps of one register, then one reduction: the same order in
@@ -24,9 +12,7 @@ struct F32 {
   using Weight = float;
   using Lanes = __m512;
   static constexpr i64 step = 16;
-  static Lanes load(const float* p, i64 n) {  // the first min(n, step) elements, the other lanes 0
-    return n >= step ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(first_lanes16(n), p);
-  }
+  static Lanes load(const float* p, i64 n) { return photon::load(p, n); }
   static __m512 multiply_add(Lanes x, Lanes w, __m512 sum) { return _mm512_fmadd_ps(x, w, sum); }
 };
 
@@ -149,31 +135,12 @@ void matmul_bf16(MatView<const float> x, MatView<const bf16> w, MatView<float> y
   }
 }
 
-// ---- exp, sums ---------------------------------------------------------------------------------------------------
-
-// e^x within about 1 ulp; overflows to infinity, underflows through the denormals to 0; NaN stays NaN.
-__m512 exp(__m512 x) {
-  x = _mm512_min_ps(_mm512_set1_ps(90.0f), x);  // a NaN in the second operand is kept
-  x = _mm512_max_ps(_mm512_set1_ps(-105.0f), x);
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
-                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m512 r =
-      _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.62e4p-1f), x);  // ln 2 in two parts: r = x - n ln 2, |r| <= ln 2 / 2
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0x1.7f7d1cp-20f), r);
-  __m512 p = _mm512_set1_ps(1.0f / 5040);  // Taylor: the eighth term is below 2^-27
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 720));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-  p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r);
-  return _mm512_scalef_ps(_mm512_add_ps(p, _mm512_set1_ps(1.0f)), n);
-}
+// ---- norm, sums ---------------------------------------------------------------------------------------------------
 
 void rms_norm(const float* x, const float* w, float eps, float* y, i64 n) {
   __m512 squares = _mm512_setzero_ps();
   for (i64 i = 0; i < n; i += 16) {
-    const __m512 v = F32::load(x + i, n - i);
+    const __m512 v = load(x + i, n - i);
     squares = _mm512_fmadd_ps(v, v, squares);
   }
   const float scale = 1 / __builtin_sqrtf(_mm512_reduce_add_ps(squares) / static_cast<float>(n) + eps);
@@ -185,12 +152,10 @@ void rms_norm(const float* x, const float* w, float eps, float* y, i64 n) {
 }
 
 void swiglu(float* gate, const float* up, i64 n) {
-  const __m512 one = _mm512_set1_ps(1.0f);
   for (i64 i = 0; i < n; i += 16) {
     const __mmask16 lanes = first_lanes16(n - i < 16 ? n - i : 16);
     const __m512 g = _mm512_maskz_loadu_ps(lanes, gate + i);
-    const __m512 silu = _mm512_div_ps(g, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), g))));
-    _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(lanes, up + i)));
+    _mm512_mask_storeu_ps(gate + i, lanes, swiglu(g, _mm512_maskz_loadu_ps(lanes, up + i)));
   }
 }
 
@@ -224,33 +189,6 @@ float log_sum_exp(const float* x, i64 n) {
 }
 
 // ---- attention ---------------------------------------------------------------------------------------------------
-
-// The first min(n, 16) elements as float32, the other lanes 0.
-__m512 widen(const float* p, i64 n) { return F32::load(p, n); }
-__m512 widen(const bf16* p, i64 n) {
-  const __m256i bits =
-      n >= 16 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)) : _mm256_maskz_loadu_epi16(first_lanes16(n), p);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
-
-// Lane j of the result is the sum of the lanes of v[j].
-__m512 sums_of(const __m512 (&v)[16]) {
-  __m512 a[8], b[4], c[2];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i)  // each 128-bit part: v[i] v[i+8] v[i] v[i+8]
-    a[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[i], v[i + 8]), _mm512_unpackhi_ps(v[i], v[i + 8]));
-#pragma GCC unroll 8
-  for (int i = 0; i < 4; ++i)  // each 128-bit part: v[i] v[i+4] v[i+8] v[i+12]
-    b[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[i], a[i + 4]), _mm512_unpackhi_ps(a[i], a[i + 4]));
-#pragma GCC unroll 8
-  for (int i = 0; i < 2; ++i)
-    c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
-                         _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
-  const __m512 d = _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
-  // 128-bit part i of d: v[i] v[i+4] v[i+8] v[i+12]
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_ps(order, d);
-}
 
 constexpr i64 heads_together = 64;      // their running maxima and sums live on the stack
 constexpr i64 positions_together = 16;  // one vector of scores
@@ -291,10 +229,10 @@ void multiply(const float* q, const Block<T>& block, const Block<T>& ahead, i64 
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p) sums[p] = _mm512_setzero_ps();
   const auto step = [&](i64 i, i64 n) __attribute__((always_inline)) {
-    const __m512 query = F32::load(q + i, n);
+    const __m512 query = load(q + i, n);
 #pragma GCC unroll 16
     for (int p = 0; p < P; ++p) {
-      sums[p] = _mm512_fmadd_ps(query, widen(block.k[p] + kv + i, n), sums[p]);
+      sums[p] = _mm512_fmadd_ps(query, load(block.k[p] + kv + i, n), sums[p]);
       _mm_prefetch(reinterpret_cast<const char*>(ahead.k[p] + kv + i), _MM_HINT_T1);
     }
   };
@@ -341,10 +279,10 @@ void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 
         _mm512_storeu_ps(weight, weights);
         float* o = out + head * h;
         const auto add_values = [&](i64 i, i64 n) __attribute__((always_inline)) {
-          __m512 even = _mm512_mul_ps(keep, F32::load(o + i, n)), odd = _mm512_setzero_ps();
+          __m512 even = _mm512_mul_ps(keep, load(o + i, n)), odd = _mm512_setzero_ps();
           for (i64 p = 0; p < block.n; p += 2) {
-            even = _mm512_fmadd_ps(_mm512_set1_ps(weight[p]), widen(block.v[p] + kv + i, n), even);
-            odd = _mm512_fmadd_ps(_mm512_set1_ps(weight[p + 1]), widen(block.v[p + 1] + kv + i, n), odd);
+            even = _mm512_fmadd_ps(_mm512_set1_ps(weight[p]), load(block.v[p] + kv + i, n), even);
+            odd = _mm512_fmadd_ps(_mm512_set1_ps(weight[p + 1]), load(block.v[p + 1] + kv + i, n), odd);
             _mm_prefetch(reinterpret_cast<const char*>(ahead.v[p] + kv + i), _MM_HINT_T1);
             _mm_prefetch(reinterpret_cast<const char*>(ahead.v[p + 1] + kv + i), _MM_HINT_T1);
           }
