@@ -21,7 +21,8 @@ using nlohmann::ordered_json;
 struct Case {  // one column of the comparison
   const Spec& spec;
   Protocol protocol = Protocol::hiergen;
-  std::int64_t context = 0, dtype_bytes = 0;
+  std::int64_t context = 0;
+  KvType kv = KvType::bf16;
 };
 
 enum class Unit { parameters, share, flops, bytes };
@@ -62,17 +63,15 @@ constexpr Figure figures[] = {
     {"weights_read_per_token", "weights read/token, one sequence", Unit::parameters, true,
      [](const Case& c) { return weights_read_per_token(c.spec, c.protocol); }},
     {"kv_bytes_per_token", "KV cache, growing per token", Unit::bytes, true,
-     [](const Case& c) { return kv_bytes_per_token(c.spec, c.protocol, c.dtype_bytes); }},
+     [](const Case& c) { return kv_bytes_per_token(c.spec, c.protocol, c.kv); }},
     {"kv_bytes_constant", "  constant per sequence", Unit::bytes, false,
-     [](const Case& c) { return static_cast<double>(kv_bytes_constant(c.spec, c.protocol, c.dtype_bytes)); }},
+     [](const Case& c) { return static_cast<double>(kv_bytes_constant(c.spec, c.protocol, c.kv)); }},
     {"kv_bytes_allocated", "  allocated at context", Unit::bytes, true,
-     [](const Case& c) {
-       return static_cast<double>(kv_bytes_allocated(c.spec, c.protocol, c.context, c.dtype_bytes));
-     }},
+     [](const Case& c) { return static_cast<double>(kv_bytes_allocated(c.spec, c.protocol, c.context, c.kv)); }},
     {"kv_bytes_read_growing", "KV read/token, growing caches", Unit::bytes, true,
-     [](const Case& c) { return kv_bytes_read(c.spec, c.protocol, c.context, c.dtype_bytes).growing; }},
+     [](const Case& c) { return kv_bytes_read(c.spec, c.protocol, c.context, c.kv).growing; }},
     {"kv_bytes_read", "  with the bounded caches", Unit::bytes, true,
-     [](const Case& c) { return kv_bytes_read(c.spec, c.protocol, c.context, c.dtype_bytes).total(); }},
+     [](const Case& c) { return kv_bytes_read(c.spec, c.protocol, c.context, c.kv).total(); }},
 };
 
 // 1234567 -> "1,234,567".
@@ -192,7 +191,7 @@ void print_costs(const Case& model, const Case& vanilla, const std::string& dtyp
   std::vector<Case> columns;
   if (!model.spec.trunk)
     for (const Protocol protocol : protocols(model.spec)) {
-      columns.push_back({model.spec, protocol, model.context, model.dtype_bytes});
+      columns.push_back({model.spec, protocol, model.context, model.kv});
       head.insert(head.end(), {std::string(to_string(protocol)), ""});
     }
   Table table{head};
@@ -246,7 +245,7 @@ ordered_json report(const Case& model, const Case& vanilla, const std::string& n
                       {"config", ordered_json::parse(to_json(model.spec))}};
   const ordered_json of_vanilla = costs_json(vanilla);
   for (const Protocol protocol : protocols(model.spec)) {
-    ordered_json costs = costs_json({model.spec, protocol, model.context, model.dtype_bytes}), times_less;
+    ordered_json costs = costs_json({model.spec, protocol, model.context, model.kv}), times_less;
     for (const Figure& figure : figures) {
       const double ours = costs[figure.key], theirs = of_vanilla[figure.key];
       if (figure.has_ratio && ours > 0) times_less[figure.key] = theirs / ours;
@@ -273,8 +272,8 @@ void add_info(CLI::App& app) {
   command->add_option("--context", options->context, "tokens of context at which costs are given")
       ->check(CLI::Range(std::int64_t{1}, max_context))
       ->capture_default_str();
-  command->add_option("--dtype", options->dtype, "type of the KV cache: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+  command->add_option("--dtype", options->dtype, "type of the KV cache: f32, bf16 or int8")
+      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
       ->capture_default_str();
   command->add_flag("--json", options->json, "print JSON");
   command->footer("Example: photon info configs/photon-600m.json --context 8192");
@@ -282,9 +281,9 @@ void add_info(CLI::App& app) {
     const auto path = std::filesystem::absolute(options->path).lexically_normal();
     const Spec spec = load_spec(options->path), vanilla_spec = matching_vanilla(spec);
     const std::string name = (path.has_filename() ? path : path.parent_path()).filename().string();
-    const std::int64_t dtype_bytes = options->dtype == "f32" ? 4 : 2;
-    const Case model{spec, Protocol::hiergen, options->context, dtype_bytes};
-    const Case vanilla{vanilla_spec, Protocol::hiergen, options->context, dtype_bytes};
+    const KvType kv = parse_kv_type(options->dtype);
+    const Case model{spec, Protocol::hiergen, options->context, kv};
+    const Case vanilla{vanilla_spec, Protocol::hiergen, options->context, kv};
     if (options->json) {
       std::cout << report(model, vanilla, name, options->dtype).dump(2) << '\n';
     } else {

@@ -156,45 +156,44 @@ Parameters count_parameters(const Spec& spec) {
   return count;
 }
 
-std::int64_t kv_bytes_per_position(const StackSpec& stack, std::int64_t dtype_bytes) {
-  return 2 * stack.n_layers * stack.kv_width() * dtype_bytes;
+std::int64_t kv_bytes_per_position(const StackSpec& stack, KvType kv) {
+  return stack.n_layers * stack.n_kv_heads * kv_position_bytes(kv, stack.head_dim);
 }
 
 std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T) {
   return l == 0 ? T + 1 : T / spec.chunk_tokens(l);
 }
 
-double kv_bytes_per_token(const Spec& spec, Protocol protocol, std::int64_t dtype_bytes) {
-  if (spec.trunk) return real(kv_bytes_per_position(*spec.trunk, dtype_bytes));
+double kv_bytes_per_token(const Spec& spec, Protocol protocol, KvType kv) {
+  if (spec.trunk) return real(kv_bytes_per_position(*spec.trunk, kv));
   double bytes = 0;
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const StackSpec& s = spec.level(l).encoder;
     if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global)
-      bytes += real(kv_bytes_per_position(s, dtype_bytes)) / unit_tokens(spec, l);
+      bytes += real(kv_bytes_per_position(s, kv)) / unit_tokens(spec, l);
   }
   return bytes;
 }
 
-std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, std::int64_t dtype_bytes) {
+std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv) {
   std::int64_t bytes = 0;
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
-    if (runs_encoder(spec, protocol, l))
-      bytes += level.encoder.span.size * kv_bytes_per_position(level.encoder, dtype_bytes);
+    if (runs_encoder(spec, protocol, l)) bytes += level.encoder.span.size * kv_bytes_per_position(level.encoder, kv);
     const bool is_chunk = level.decoder.span.kind == Span::Kind::chunk;
     const std::int64_t positions = is_chunk ? decoder_rows(level) : level.decoder.span.size;
-    bytes += decoder_caches(spec, protocol, l) * positions * kv_bytes_per_position(level.decoder, dtype_bytes);
+    bytes += decoder_caches(spec, protocol, l) * positions * kv_bytes_per_position(level.decoder, kv);
   }
   return bytes;
 }
 
-std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, std::int64_t dtype_bytes) {
+std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
   const auto paged = [&](const StackSpec& s, std::int64_t l) {
     const std::int64_t pages = (units_held(spec, l, T) + kv_page_units - 1) / kv_page_units;
-    return pages * kv_page_units * kv_bytes_per_position(s, dtype_bytes);
+    return pages * kv_page_units * kv_bytes_per_position(s, kv);
   };
   if (spec.trunk) return paged(*spec.trunk, 0);
-  std::int64_t bytes = kv_bytes_constant(spec, protocol, dtype_bytes);
+  std::int64_t bytes = kv_bytes_constant(spec, protocol, kv);
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const StackSpec& s = spec.level(l).encoder;
     if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global) bytes += paged(s, l);
@@ -202,18 +201,18 @@ std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_
   return bytes;
 }
 
-KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, std::int64_t dtype_bytes) {
-  if (spec.trunk) return {real(kv_bytes_per_position(*spec.trunk, dtype_bytes)) * real(T), 0};
+KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
+  if (spec.trunk) return {real(kv_bytes_per_position(*spec.trunk, kv)) * real(T), 0};
   KvRead read;
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
     const double groups = 1 / unit_tokens(spec, l), M = real(T) * groups;
     if (runs_encoder(spec, protocol, l)) {
-      const double bytes = groups * real(kv_bytes_per_position(level.encoder, dtype_bytes)) *
-                           attended(level.encoder.span, M, Where::end);
+      const double bytes =
+          groups * real(kv_bytes_per_position(level.encoder, kv)) * attended(level.encoder.span, M, Where::end);
       (level.encoder.span.kind == Span::Kind::global ? read.growing : read.bounded) += bytes;
     }
-    read.bounded += groups * real(decoder_rows(level)) * real(kv_bytes_per_position(level.decoder, dtype_bytes)) *
+    read.bounded += groups * real(decoder_rows(level)) * real(kv_bytes_per_position(level.decoder, kv)) *
                     attended(level, M, Where::end);
   }
   return read;
