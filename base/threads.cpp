@@ -18,12 +18,14 @@ std::int64_t quota_cpus() {
   if (std::ifstream v2("/sys/fs/cgroup/cpu.max"); v2) {
     std::string quota;
     std::int64_t period = 0;
-    if (v2 >> quota >> period && quota != "max" && period > 0) return std::max<std::int64_t>(1, std::stoll(quota) / period);
+    if (v2 >> quota >> period && quota != "max" && period > 0)
+      return std::max<std::int64_t>(1, std::stoll(quota) / period);
     return 0;
   }
   std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
   std::int64_t quota = 0, period = 0;
-  if (quota_file >> quota && period_file >> period && quota > 0 && period > 0) return std::max<std::int64_t>(1, quota / period);
+  if (quota_file >> quota && period_file >> period && quota > 0 && period > 0)
+    return std::max<std::int64_t>(1, quota / period);
   return 0;
 }
 
@@ -35,6 +37,14 @@ std::int64_t usable_cpus() {
   if (sched_getaffinity(0, sizeof mask, &mask) == 0) cpus = CPU_COUNT(&mask);
   if (const std::int64_t quota = quota_cpus(); quota > 0) cpus = std::min(cpus, quota);
   return std::max<std::int64_t>(1, cpus);
+}
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name"))
+      if (const auto colon = line.find(": "); colon != line.npos) return line.substr(colon + 2);
+  return "unknown";
 }
 
 void limit_openmp_spinning(char** argv) {

@@ -11,8 +11,8 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "base/version.h"
 #include "train/trainer.h"
-#include "train/version.h"
 
 namespace {
 

@@ -11,8 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "base/file.h"
-#include "train/child.h"
+#include "base/gnuplot.h"
 
 namespace photon {
 namespace {
@@ -82,35 +81,26 @@ bool plot_losses(const fs::path& run) {
     }
   const double margin = std::max(0.05, 0.05 * (high - low));
 
-  std::string script = fmt::format(
-      "# Losses of one run; draw with: gnuplot loss.gp\n"
-      "set terminal svg size 900,540 font 'sans-serif,14' background '#ffffff'\n"
-      "set output 'loss.svg'\n"
-      "set border 3 lc rgb '#666666'\nset tics nomirror textcolor rgb '#333333'\n"
-      "set grid lc rgb '#d8d8d8' lw 1\nset key outside above horizontal center samplen 2 spacing 1.3\n"
-      "set xlabel 'tokens trained on ({})'\nset ylabel 'loss (nats per token)'\n"
-      "set xrange [0:{}]\nset yrange [{}:{}]\n",
-      unit_name, last / unit, low - margin, high + margin);
+  std::string script = gnuplot_head("Losses of one run", "loss") +
+                       fmt::format(
+                           "set xlabel 'tokens trained on ({})'\nset ylabel 'loss (nats per token)'\n"
+                           "set xrange [0:{}]\nset yrange [{}:{}]\n",
+                           unit_name, last / unit, low - margin, high + margin);
   script += "$train << END\n" + binned(curves.train, 160, unit) + "END\n";
   std::string plots =
       "$train using 1:3:4 with filledcurves lc rgb '#cfdcec' title 'training: range', "
       "$train using 1:2 with lines lw 2 lc rgb '#3b6ea5' title 'training: mean'";
-  const std::vector<std::string> colours{"#d1495b", "#2a9d63", "#8a5fbf", "#e08e0b", "#00798c", "#5f5f5f"};
   std::size_t i = 0;
   for (const auto& [name, points] : curves.valid) {
     script += fmt::format("$valid{} << END\n", i);
     for (const Point& p : points) script += fmt::format("{} {}\n", p.tokens / unit, p.loss);
     script += "END\n";
-    std::string title = name;
-    std::erase_if(title, [](char c) { return c == '\'' || c == '\n' || c == '\\'; });
-    plots += fmt::format(
-        ", $valid{} using 1:2 with linespoints lw 2 pt 7 ps 0.5 lc rgb '{}' title 'held out: {}' noenhanced", i,
-        colours[i % colours.size()], title);
+    plots += fmt::format(", $valid{} using 1:2 with linespoints lw 2 pt 7 ps 0.5 lc rgb {} title {} noenhanced", i,
+                         gnuplot_colour(i), gnuplot_text("held out: " + name));
     ++i;
   }
   script += "plot " + plots + "\n";
-  write_atomically(run / "loss.gp", script);
-  return run_program({"gnuplot", "loss.gp"}, run).has_value();
+  return draw_with_gnuplot(run, "loss", script);
 }
 
 }  // namespace photon

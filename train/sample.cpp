@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "base/child.h"
 #include "base/file.h"
-#include "train/child.h"
 
 namespace photon {
 namespace {

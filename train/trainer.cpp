@@ -20,13 +20,13 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/version.h"
 #include "spec/accounting.h"
 #include "train/export.h"
 #include "train/fused.h"
 #include "train/plot.h"
 #include "train/sample.h"
 #include "train/schedule.h"
-#include "train/version.h"
 
 namespace photon {
 namespace {

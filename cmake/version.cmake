@@ -5,7 +5,7 @@ execute_process(COMMAND git -C ${SOURCE} describe --always --dirty --tags
 if(failed)
   set(commit unknown)
 endif()
-file(CONFIGURE OUTPUT ${OUTPUT} @ONLY CONTENT "#include \"train/version.h\"
+file(CONFIGURE OUTPUT ${OUTPUT} @ONLY CONTENT "#include \"base/version.h\"
 
 const char* photon::commit() { return \"@commit@\"; }
 ")

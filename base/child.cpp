@@ -1,5 +1,5 @@
 // run_program() over posix_spawn.
-#include "train/child.h"
+#include "base/child.h"
 
 #include <fcntl.h>
 #include <spawn.h>
