@@ -19,10 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* config_name = "config.json";
-constexpr const char* weights_name = "model.safetensors";
-constexpr const char* tokenizer_name = "tokenizer.model";
-
 // levels.2.decoder.layers.0.attn.o.weight: which stack of the spec, if any, a tensor belongs to.
 struct Place {
   std::int64_t level = 0;            // 1…L; 0 outside the levels
@@ -69,34 +65,128 @@ std::string hint(const TensorSpec& wanted, const std::vector<std::int64_t>& got,
   return "";
 }
 
-// Everything that keeps `weights` from being the weights of `spec`.
-std::vector<std::string> disagreements(const SafeTensors& weights, const Spec& spec) {
-  std::vector<std::string> found;
-  std::set<std::string_view> known;
-  const auto wanted_tensors = tensors(spec);
-  for (const TensorSpec& wanted : wanted_tensors) {
-    known.insert(wanted.name);
-    if (!weights.contains(wanted.name)) {
-      found.push_back(fmt::format("'{}' {} is missing", wanted.name, to_string(wanted.shape)));
-      continue;
+// Everything that keeps a file from being the weights of a spec, collected tensor by tensor.
+class Disagreements {
+ public:
+  Disagreements(const SafeTensors& weights, const Spec& spec, bool check_values)
+      : weights_(weights), spec_(spec), check_values_(check_values) {}
+
+  std::vector<std::string> find() {
+    const auto& metadata = weights_.metadata();
+    if (const auto type = metadata.find(weight_type_key); type != metadata.end()) {
+      quantized_ = quantized_dtype(type->second);
+      if (!quantized_)  // then no dtype can be judged
+        return {fmt::format("{} {} of the metadata is unknown; int8 and int4 are known", weight_type_key,
+                            quoted_name(type->second))};
     }
-    const TensorView& tensor = weights.at(wanted.name);
-    if (tensor.shape != wanted.shape)
-      found.push_back(fmt::format("'{}' is {}, config.json wants {}{}", wanted.name, to_string(tensor.shape),
-                                  to_string(wanted.shape), hint(wanted, tensor.shape, spec)));
-    else if (tensor.dtype != DType::f32 && tensor.dtype != DType::bf16)
-      found.push_back(fmt::format("'{}' is {}; convert it to F32 or BF16", wanted.name, to_string(tensor.dtype)));
-    else if (!tensor.is_aligned())
-      found.push_back(
-          fmt::format("'{}' is not aligned to its {} elements; save the file with a current safetensors library",
-                      wanted.name, to_string(tensor.dtype)));
+    for (const TensorSpec& wanted : tensors(spec_)) {
+      if (quantized_ && wanted.shape.size() == 2)
+        check_quantized(wanted);
+      else
+        check_floats(wanted);
+    }
+    for (const auto& [name, tensor] : weights_.tensors())
+      if (!known_.contains(name))
+        add("{} {} is no tensor of config.json's model{}", quoted_name(name), to_string(tensor.shape), excuse(name));
+    return std::move(found_);
   }
-  for (const auto& [name, tensor] : weights.tensors())
-    if (!known.contains(name))
-      found.push_back(fmt::format("{} {} is no tensor of config.json's model{}", quoted_name(name),
-                                  to_string(tensor.shape),
-                                  name == "lm_head.weight" ? " (tie_embeddings is true)" : ""));
-  return found;
+
+ private:
+  template <class... Arguments>
+  void add(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+    found_.push_back(fmt::format(format, std::forward<Arguments>(arguments)...));
+  }
+
+  // The tensor of that name, if it is there in that shape.
+  const TensorView* shaped(const std::string& name, const std::vector<std::int64_t>& shape, const TensorSpec* matrix) {
+    known_.insert(name);
+    if (!weights_.contains(name)) {
+      add("'{}' {} is missing", name, to_string(shape));
+      return nullptr;
+    }
+    const TensorView& tensor = weights_.at(name);
+    if (tensor.shape != shape) {
+      add("'{}' is {}, config.json wants {}{}", name, to_string(tensor.shape), to_string(shape),
+          matrix != nullptr ? hint(*matrix, tensor.shape, spec_) : "");
+      return nullptr;
+    }
+    return &tensor;
+  }
+  bool aligned(const std::string& name, const TensorView& tensor) {
+    if (!tensor.is_aligned())
+      add("'{}' is not aligned to its {} elements; save the file with a current safetensors library", name,
+          to_string(tensor.dtype));
+    return tensor.is_aligned();
+  }
+
+  void check_floats(const TensorSpec& wanted) {
+    const TensorView* tensor = shaped(wanted.name, wanted.shape, &wanted);
+    if (tensor == nullptr) return;
+    if (tensor->dtype != DType::f32 && tensor->dtype != DType::bf16)
+      add("'{}' is {}; convert it to F32 or BF16", wanted.name, to_string(tensor->dtype));
+    else
+      aligned(wanted.name, *tensor);
+  }
+
+  void check_quantized(const TensorSpec& wanted) {
+    const bool as_in_config = *quantized_ == DType::i8;  // int4 halves the columns, which no hint expects
+    const TensorView* values =
+        shaped(wanted.name, values_shape(*quantized_, wanted.shape), as_in_config ? &wanted : nullptr);
+    if (values != nullptr) expect_dtype(wanted.name, *values, *quantized_);
+    const std::string name = scale_name(wanted.name);
+    const TensorView* scales = shaped(name, scales_shape(wanted.shape), nullptr);
+    const bool readable = scales != nullptr && expect_dtype(name, *scales, DType::bf16) && aligned(name, *scales);
+    if (readable) add_problem(name, scale_problem(*scales));
+    if (check_values_ && values != nullptr && values->dtype == DType::i8)
+      add_problem(wanted.name, value_problem(*values));
+  }
+  bool expect_dtype(const std::string& name, const TensorView& tensor, DType dtype) {
+    if (tensor.dtype != dtype)
+      add("'{}' is {}, {} {} of the metadata wants {}", name, to_string(tensor.dtype), weight_type_key,
+          weight_type_of(*quantized_), to_string(dtype));
+    return tensor.dtype == dtype;
+  }
+  void add_problem(const std::string& name, const std::string& problem) {
+    if (!problem.empty()) add("'{}' {}", name, problem);
+  }
+
+  // Why a tensor may be there that does not belong.
+  std::string excuse(const std::string& name) const {
+    if (spec_.tie_embeddings && name.starts_with("lm_head.weight")) return " (tie_embeddings is true)";
+    if (!quantized_ && name.ends_with(".weight_scale"))
+      return fmt::format(" (the metadata has no {})", weight_type_key);
+    return "";
+  }
+
+  const SafeTensors& weights_;
+  const Spec& spec_;
+  bool check_values_;
+  std::optional<DType> quantized_;
+  std::set<std::string> known_;
+  std::vector<std::string> found_;
+};
+
+// Views of a checked file's matrices.
+std::map<std::string, MatrixView> matrices_of(const SafeTensors& weights, const Spec& spec) {
+  std::map<std::string, MatrixView> matrices;
+  for (const TensorSpec& tensor : tensors(spec)) {
+    if (tensor.shape.size() != 2) continue;
+    const TensorView& values = weights.at(tensor.name);
+    MatrixView matrix{.dtype = values.dtype, .rows = tensor.shape[0], .cols = tensor.shape[1], .values = values.bytes};
+    if (matrix.is_quantized()) {
+      const TensorView& scales = weights.at(scale_name(tensor.name));
+      matrix.scales = {reinterpret_cast<const bf16*>(scales.bytes.data()), static_cast<std::size_t>(scales.elements())};
+    }
+    matrices.emplace(tensor.name, matrix);
+  }
+  return matrices;
+}
+
+DType common_dtype(const std::map<std::string, MatrixView>& matrices) {
+  const DType first = matrices.begin()->second.dtype;  // every model has an embedding
+  for (const auto& [name, matrix] : matrices)
+    if (matrix.dtype != first) return DType::f32;
+  return first;
 }
 
 std::string listed(std::vector<std::string> problems) {
@@ -146,17 +236,26 @@ std::vector<std::byte> to_bytes(const std::vector<float>& values, DType dtype) {
 ModelFolder open_model_folder(const fs::path& folder, bool check_finite) {
   if (!fs::is_directory(folder))
     throw InputError(fmt::format("{}: no folder; a model folder is wanted", folder.string()));
-  const fs::path weights_path = folder / weights_name, tokenizer = folder / tokenizer_name;
+  const fs::path weights_path = folder / weights_file, tokenizer = folder / tokenizer_file;
   const fs::path index = folder / "model.safetensors.index.json";
   if (!fs::exists(weights_path) && fs::exists(index))
     throw InputError(fmt::format("{}: sharded weights are not supported; merge the shards into one {}", index.string(),
-                                 weights_name));
-  ModelFolder model{folder, load_spec(folder), SafeTensors(weights_path), std::nullopt};
-  const auto found = disagreements(model.weights, model.spec);
+                                 weights_file));
+  ModelFolder model{.path = folder, .spec = load_spec(folder), .weights = SafeTensors(weights_path)};
+  const auto found = Disagreements(model.weights, model.spec, check_finite).find();
   if (!found.empty()) throw WeightsError(fmt::format("{}: {}", weights_path.string(), listed(found)));
   if (check_finite) model.weights.check_finite();
   if (fs::exists(tokenizer)) model.tokenizer = tokenizer;
+  model.matrices = matrices_of(model.weights, model.spec);
+  model.dtype = common_dtype(model.matrices);
   return model;
+}
+
+const MatrixView& ModelFolder::matrix(const std::string& name) const {
+  const auto found = matrices.find(name);
+  if (found == matrices.end())
+    throw WeightsError(fmt::format("{}: there is no matrix {}", weights.path().string(), quoted_name(name)));
+  return found->second;
 }
 
 std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, const InitOptions& options) {
@@ -185,7 +284,7 @@ void init_model_folder(const Spec& spec, const fs::path& folder, const InitOptio
     throw InputError(fmt::format("dtype {} cannot be initialised: F32 or BF16 is wanted", to_string(options.dtype)));
   const auto found = problems(spec);
   if (!found.empty()) throw SpecError(fmt::format("{}: {}", folder.string(), listed(found)));
-  for (const char* name : {config_name, weights_name})
+  for (const char* name : {config_file, weights_file})
     if (fs::exists(folder / name))
       throw InputError(fmt::format("{}: already holds a model ({}); choose another folder", folder.string(), name));
 
@@ -198,9 +297,9 @@ void init_model_folder(const Spec& spec, const fs::path& folder, const InitOptio
     storage.push_back(to_bytes(initial_values(tensor, spec, options), options.dtype));
     to_write.push_back({tensor.name, options.dtype, tensor.shape, storage.back()});
   }
-  write_safetensors(folder / weights_name, std::move(to_write),
+  write_safetensors(folder / weights_file, std::move(to_write),
                     {{"format", "photon-lm"}, {"seed", fmt::format("{}", options.seed)}});
-  write_atomically(folder / config_name, to_json(spec));  // last: a folder with a config.json is complete
+  write_atomically(folder / config_file, to_json(spec));  // last: a folder with a config.json is complete
 }
 
 }  // namespace photon

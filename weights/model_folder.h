@@ -3,26 +3,39 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "spec/spec.h"
+#include "weights/quantized.h"
 #include "weights/safetensors.h"
 
 namespace photon {
 
-/// An opened and checked folder: every tensor of tensors(spec) is there with its shape and a float dtype
-/// (F32 or BF16), and no other.
+/// Names of the files.
+inline constexpr const char *config_file = "config.json", *weights_file = "model.safetensors",
+                            *tokenizer_file = "tokenizer.model";
+
+/// An opened and checked folder: every tensor of tensors(spec) is there with its shape, and no other.  Vectors are F32
+/// or BF16; so are matrices, or all of them are quantised to the type that the metadata says, each with its scales.
 struct ModelFolder {
   std::filesystem::path path;
   Spec spec;
   SafeTensors weights;
-  std::optional<std::filesystem::path> tokenizer;  // tokenizer.model, where the folder has one
+  std::optional<std::filesystem::path> tokenizer{};  // tokenizer.model, where the folder has one
+  DType dtype = DType::f32;                      // of the matrices: I8 (int8), U8 (int4), BF16; F32 if not all are BF16
+  std::map<std::string, MatrixView> matrices{};  // by name: those of tensors(spec) that have two dimensions
+
+  bool is_quantized() const { return dtype == DType::i8 || dtype == DType::u8; }
+  const MatrixView& matrix(const std::string& name) const;  ///< @throws WeightsError if absent
 };
 
-/// Every tensor is aligned to its elements.  @throws SpecError, WeightsError or InputError naming file and field; all
-/// missing, extra and misshapen tensors at once.
+/// Every tensor is aligned to its elements, and scales are finite and not negative.  @throws SpecError, WeightsError or
+/// InputError naming file and field; all missing, extra and misshapen tensors at once.
+/// @param check_finite  also refuses NaN and infinity in every float tensor, and -128 among int8 values; reads them
+/// all.
 ModelFolder open_model_folder(const std::filesystem::path& folder, bool check_finite = false);
 
 /// How to initialise random weights: normal with std 0.02 for matrices, ones for norms; residual outputs (attn.o,

@@ -1,0 +1,98 @@
+#include "weights/quantized.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+namespace photon {
+namespace {
+
+// Where a flat index of a two-dimensional tensor lies.
+std::string place(std::int64_t flat, const TensorView& tensor) {
+  return fmt::format("[{}, {}]", flat / tensor.shape[1], flat % tensor.shape[1]);
+}
+
+}  // namespace
+
+std::optional<DType> quantized_dtype(std::string_view weight_type) {
+  if (weight_type == "int8") return DType::i8;
+  if (weight_type == "int4") return DType::u8;
+  return std::nullopt;
+}
+
+std::string_view weight_type_of(DType dtype) {
+  switch (dtype) {
+    case DType::i8:
+      return "int8";
+    case DType::u8:
+      return "int4";
+    case DType::bf16:
+      return "bf16";
+    default:
+      assert(dtype == DType::f32);
+      return "f32";
+  }
+}
+
+std::string scale_name(std::string_view matrix_name) { return fmt::format("{}_scale", matrix_name); }
+
+std::vector<std::int64_t> values_shape(DType dtype, std::span<const std::int64_t> matrix_shape) {
+  assert(matrix_shape.size() == 2);
+  return {matrix_shape[0], dtype == DType::u8 ? (matrix_shape[1] + 1) / 2 : matrix_shape[1]};
+}
+
+std::vector<std::int64_t> scales_shape(std::span<const std::int64_t> matrix_shape) {
+  assert(matrix_shape.size() == 2);
+  return {matrix_shape[0], (matrix_shape[1] + scale_group - 1) / scale_group};
+}
+
+std::int64_t MatrixView::values_row_bytes() const {
+  return dtype == DType::u8 ? (cols + 1) / 2 : cols * size_of(dtype);
+}
+
+std::span<const std::byte> MatrixView::values_row(std::int64_t r) const {
+  assert(0 <= r && r < rows);
+  return values.subspan(static_cast<std::size_t>(r * values_row_bytes()), static_cast<std::size_t>(values_row_bytes()));
+}
+
+std::span<const bf16> MatrixView::scales_row(std::int64_t r) const {
+  assert(is_quantized() && 0 <= r && r < rows);
+  const auto groups = static_cast<std::size_t>((cols + scale_group - 1) / scale_group);
+  return scales.subspan(static_cast<std::size_t>(r) * groups, groups);
+}
+
+void MatrixView::read_row(std::int64_t r, std::span<float> out) const {
+  assert(!is_quantized() && std::ssize(out) == cols);
+  const std::span<const std::byte> row = values_row(r);
+  if (dtype == DType::f32) {
+    std::memcpy(out.data(), row.data(), row.size());
+    return;
+  }
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    bf16 value;
+    std::memcpy(&value, row.data() + i * sizeof value, sizeof value);
+    out[i] = to_float(value);
+  }
+}
+
+std::string scale_problem(const TensorView& scales) {
+  constexpr std::uint16_t infinity = 0x7f80, minus_zero = 0x8000;
+  for (std::size_t i = 0; i < scales.bytes.size() / sizeof(bf16); ++i) {
+    bf16 scale;
+    std::memcpy(&scale, scales.bytes.data() + i * sizeof scale, sizeof scale);
+    if ((scale.bits & ~minus_zero) >= infinity || scale.bits > minus_zero)
+      return fmt::format("holds {:g} at {}; scales are finite and not negative", to_float(scale),
+                         place(static_cast<std::int64_t>(i), scales));
+  }
+  return "";
+}
+
+std::string value_problem(const TensorView& values) {
+  const auto found = std::find(values.bytes.begin(), values.bytes.end(), std::byte{0x80});
+  if (found == values.bytes.end()) return "";
+  return fmt::format("holds -128 at {}; int8 values are -127 to 127", place(found - values.bytes.begin(), values));
+}
+
+}  // namespace photon
