@@ -1,0 +1,91 @@
+#include "weights/llama_gguf.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace photon {
+namespace {
+
+enum FileType : std::uint32_t { all_f32 = 0, mostly_bf16 = 32 };  // general.file_type
+
+std::uint32_t size(std::int64_t value) { return static_cast<std::uint32_t>(value); }  // specs are far below 2^32
+
+struct Name {
+  const char* ours;
+  const char* theirs;
+};
+constexpr std::array layer_names = {
+    Name{"attn_norm", "attn_norm"}, Name{"attn.q", "attn_q"},      Name{"attn.k", "attn_k"},
+    Name{"attn.v", "attn_v"},       Name{"attn.o", "attn_output"}, Name{"mlp_norm", "ffn_norm"},
+    Name{"mlp.gate", "ffn_gate"},   Name{"mlp.up", "ffn_up"},      Name{"mlp.down", "ffn_down"},
+};
+
+}  // namespace
+
+std::vector<std::int64_t> interleaved_rows(std::int64_t n_heads, std::int64_t head_dim) {
+  std::vector<std::int64_t> order;
+  for (std::int64_t head = 0; head < n_heads; ++head)
+    for (std::int64_t i = 0; i < head_dim / 2; ++i)
+      for (std::int64_t j = 0; j < 2; ++j) order.push_back(head * head_dim + i + j * head_dim / 2);
+  return order;
+}
+
+LlamaGguf llama_gguf(const ModelFolder& folder, const std::string& name, std::optional<DType> dtype,
+                     std::int64_t context_length) {
+  const Spec& spec = folder.spec;
+  const auto refuse = [&](const std::string& why) {
+    throw InputError(fmt::format("{}: {}", folder.path.string(), why));
+  };
+  if (!spec.trunk)
+    refuse(fmt::format("a model with {} level{} has no GGUF form; only vanilla models (no levels) can be exported",
+                       spec.n_levels(), spec.n_levels() == 1 ? "" : "s"));
+  const StackSpec& trunk = *spec.trunk;
+  if (trunk.head_dim % 2 != 0)
+    refuse(fmt::format("head_dim {} is odd, and GGUF's llama architecture rotates pairs; it must be even",
+                       trunk.head_dim));
+
+  LlamaGguf gguf;
+  const auto add = [&](const std::string& ours, const std::string& theirs, std::vector<std::int64_t> row_order = {}) {
+    const TensorView& source = folder.weights.at(ours);
+    if (source.dtype != DType::f32 && source.dtype != DType::bf16)
+      refuse(fmt::format("'{}' is {}; export the model before it is quantised", ours, to_string(source.dtype)));
+    const DType wanted = source.shape.size() == 1 ? DType::f32 : dtype.value_or(source.dtype);
+    gguf.tensors.push_back({theirs, wanted, source, std::move(row_order)});
+  };
+  add("embed.weight", "token_embd.weight");
+  for (std::int64_t i = 0; i < trunk.n_layers; ++i)
+    for (const auto& [ours, theirs] : layer_names) {
+      const std::string_view part = ours;
+      add(fmt::format("trunk.layers.{}.{}.weight", i, ours), fmt::format("blk.{}.{}.weight", i, theirs),
+          part == "attn.q"   ? interleaved_rows(trunk.n_heads, trunk.head_dim)
+          : part == "attn.k" ? interleaved_rows(trunk.n_kv_heads, trunk.head_dim)
+                             : std::vector<std::int64_t>());
+    }
+  add("trunk.norm.weight", "output_norm.weight");
+  if (!spec.tie_embeddings) add("lm_head.weight", "output.weight");
+
+  const bool has_bf16 = std::any_of(gguf.tensors.begin(), gguf.tensors.end(),
+                                    [](const GgufTensor& tensor) { return tensor.dtype == DType::bf16; });
+  gguf.metadata = {
+      {"general.architecture", "llama"},
+      {"general.name", name},
+      {"general.file_type", std::uint32_t{has_bf16 ? mostly_bf16 : all_f32}},
+      {"llama.vocab_size", size(spec.vocab_size)},
+      {"llama.context_length", size(context_length)},
+      {"llama.embedding_length", size(trunk.d_model)},
+      {"llama.block_count", size(trunk.n_layers)},
+      {"llama.feed_forward_length", size(trunk.d_ff)},
+      {"llama.attention.head_count", size(trunk.n_heads)},
+      {"llama.attention.head_count_kv", size(trunk.n_kv_heads)},
+      {"llama.attention.key_length", size(trunk.head_dim)},
+      {"llama.attention.value_length", size(trunk.head_dim)},
+      {"llama.attention.layer_norm_rms_epsilon", static_cast<float>(spec.norm_eps)},
+      {"llama.rope.dimension_count", size(trunk.head_dim)},
+      {"llama.rope.freq_base", static_cast<float>(trunk.rope_theta)},
+  };
+  return gguf;
+}
+
+}  // namespace photon
