@@ -141,8 +141,8 @@ struct Block {
 
 template <class T>
 struct Cursor {
-  const KvRun<T>* run;
-  const KvRun<T>* end;
+  const OldKvRun<T>* run;
+  const OldKvRun<T>* end;
   i64 at = 0;
 
   void take(Block<T>& block) {
@@ -173,7 +173,7 @@ void prefetch(const Block<T>& block, i64 kv, i64 h) {
 // Positions pass in blocks of eight, counted over all runs: where one run ends and the next begins changes no bit.  All
 // heads pass over a block while it is in the cache.
 template <class T>
-void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 n_runs, float* out) {
+void attend(const AttendShape& shape, const float* q, const OldKvRun<T>* runs, i64 n_runs, float* out) {
   const i64 h = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
   const __m256 scale = _mm256_set1_ps(1 / __builtin_sqrtf(static_cast<float>(h)));
   const __m256 lowest = _mm256_set1_ps(-__builtin_inff());

@@ -202,8 +202,8 @@ struct Block {
 
 template <class T>
 struct Cursor {
-  const KvRun<T>* run;
-  const KvRun<T>* end;
+  const OldKvRun<T>* run;
+  const OldKvRun<T>* end;
   i64 at = 0;
 
   void take(Block<T>& block) {
@@ -246,7 +246,7 @@ void multiply(const float* q, const Block<T>& block, const Block<T>& ahead, i64 
 // Positions pass in blocks of 16, counted over all runs: where one run ends and the next begins changes no bit.  All
 // heads pass over a block while it is in the cache.
 template <class T>
-void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, i64 n_runs, float* out) {
+void attend(const AttendShape& shape, const float* q, const OldKvRun<T>* runs, i64 n_runs, float* out) {
   const i64 h = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
   const __m512 scale = _mm512_set1_ps(1 / __builtin_sqrtf(static_cast<float>(h)));
   const __m512 lowest = _mm512_set1_ps(-__builtin_inff());

@@ -28,7 +28,7 @@ bool fits(MatView<const float> x, MatView<const W> w, MatView<float> y) {
 }
 
 template <class T>
-bool fits(const AttendShape& shape, std::span<const float> q, std::span<const KvRun<T>> runs, std::span<float> out) {
+bool fits(const AttendShape& shape, std::span<const float> q, std::span<const OldKvRun<T>> runs, std::span<float> out) {
   std::int64_t positions = 0;
   for (const auto& run : runs) {
     if (run.n > 0 && run.stride < shape.n_kv_heads * shape.head_dim) return false;
@@ -61,13 +61,13 @@ constexpr Kernels table(const char* name, bool (*runs_here)(), bool bf16_rounds_
             isa.rms_norm(x.data(), w.data(), eps, y.data(), std::ssize(w));
           },
       .attend_f32 =
-          [](const AttendShape& shape, std::span<const float> q, std::span<const KvRun<float>> runs,
+          [](const AttendShape& shape, std::span<const float> q, std::span<const OldKvRun<float>> runs,
              std::span<float> out) noexcept {
             assert(fits(shape, q, runs, out));
             isa.attend_f32(shape, q.data(), runs.data(), std::ssize(runs), out.data());
           },
       .attend_bf16 =
-          [](const AttendShape& shape, std::span<const float> q, std::span<const KvRun<bf16>> runs,
+          [](const AttendShape& shape, std::span<const float> q, std::span<const OldKvRun<bf16>> runs,
              std::span<float> out) noexcept {
             assert(fits(shape, q, runs, out));
             isa.attend_bf16(shape, q.data(), runs.data(), std::ssize(runs), out.data());

@@ -14,7 +14,7 @@ namespace photon {
 
 /// A run of consecutive cached positions: keys and values row-major [n, K*h], `stride` elements from row to row.
 template <class T>
-struct KvRun {
+struct OldKvRun {
   const T* k = nullptr;
   const T* v = nullptr;
   std::int64_t n = 0, stride = 0;
@@ -40,9 +40,9 @@ struct Kernels {
   void (*rms_norm)(std::span<const float> x, std::span<const float> w, float eps, std::span<float> y);
   // out = softmax(q Kᵀ / sqrt(h)) V over all runs in order, per head; online softmax in float32, scores never
   // materialise. At least one position.  Where one run ends and the next begins changes no bit.
-  void (*attend_f32)(const AttendShape& shape, std::span<const float> q, std::span<const KvRun<float>> runs,
+  void (*attend_f32)(const AttendShape& shape, std::span<const float> q, std::span<const OldKvRun<float>> runs,
                      std::span<float> out);
-  void (*attend_bf16)(const AttendShape& shape, std::span<const float> q, std::span<const KvRun<bf16>> runs,
+  void (*attend_bf16)(const AttendShape& shape, std::span<const float> q, std::span<const OldKvRun<bf16>> runs,
                       std::span<float> out);
   // gate = silu(gate) ∘ up, within a few ulp; silu(x) is 0 below -88, where e^-x leaves float32
   void (*swiglu)(std::span<float> gate, std::span<const float> up);

@@ -108,7 +108,7 @@ void attend_cold(benchmark::State& state, std::int64_t positions) {
   std::int64_t calls = 0;
   for (auto _ : state) {
     const auto rows = cache.view().slice(calls++ % copies * 2 * positions, 2 * positions);
-    const KvRun<bf16> run{.k = rows.data, .v = rows.row(positions).data(), .n = positions, .stride = width};
+    const OldKvRun<bf16> run{.k = rows.data, .v = rows.row(positions).data(), .n = positions, .stride = width};
     kernels().attend_bf16(shape, q.row(0), {&run, 1}, out.row(0));
     benchmark::DoNotOptimize(out.data());
   }

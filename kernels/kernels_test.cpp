@@ -305,15 +305,15 @@ struct Cache {
       runs.push_back({keys[i].all.data(), values[i].all.data(), keys[i].rows, keys[i].stride});
   }
   std::vector<Strided<T>> keys, values;
-  std::vector<KvRun<T>> runs;
+  std::vector<OldKvRun<T>> runs;
 };
 
 void call_attend(const Kernels& table, const AttendShape& shape, std::span<const float> q,
-                 std::span<const KvRun<float>> runs, std::span<float> out) {
+                 std::span<const OldKvRun<float>> runs, std::span<float> out) {
   table.attend_f32(shape, q, runs, out);
 }
 void call_attend(const Kernels& table, const AttendShape& shape, std::span<const float> q,
-                 std::span<const KvRun<bf16>> runs, std::span<float> out) {
+                 std::span<const OldKvRun<bf16>> runs, std::span<float> out) {
   table.attend_bf16(shape, q, runs, out);
 }
 

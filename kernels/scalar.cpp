@@ -33,7 +33,7 @@ void rms_norm(const float* x, const float* w, float eps, float* y, std::int64_t 
 
 // One query head at a time: `top` is the largest score so far, `sum` = Σ exp(score - top), out = Σ exp(score - top) v.
 template <class T>
-void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, std::int64_t n_runs, float* out) {
+void attend(const AttendShape& shape, const float* q, const OldKvRun<T>* runs, std::int64_t n_runs, float* out) {
   const std::int64_t h = shape.head_dim, group = shape.n_heads / shape.n_kv_heads;
   const float scale = 1 / std::sqrt(static_cast<float>(h));
   for (std::int64_t head = 0; head < shape.n_heads; ++head) {
@@ -41,7 +41,7 @@ void attend(const AttendShape& shape, const float* q, const KvRun<T>* runs, std:
     float* o = out + head * h;       // [h]
     std::fill(o, o + h, 0.0f);
     float top = -std::numeric_limits<float>::infinity(), sum = 0;
-    for (const KvRun<T>* run = runs; run != runs + n_runs; ++run)
+    for (const OldKvRun<T>* run = runs; run != runs + n_runs; ++run)
       for (std::int64_t p = 0; p < run->n; ++p) {
         const T* k = run->k + p * run->stride + head / group * h;  // [h]
         const T* v = run->v + p * run->stride + head / group * h;  // [h]
