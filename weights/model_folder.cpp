@@ -136,7 +136,7 @@ class Disagreements {
     const std::string name = scale_name(wanted.name);
     const TensorView* scales = shaped(name, scales_shape(wanted.shape), nullptr);
     const bool readable = scales != nullptr && expect_dtype(name, *scales, DType::bf16) && aligned(name, *scales);
-    if (readable) add_problem(name, scale_problem(*scales));
+    if (readable) add_problem(name, scale_problem(*quantized_, *scales));
     if (check_values_ && values != nullptr && values->dtype == DType::i8)
       add_problem(wanted.name, value_problem(*values));
   }
@@ -279,18 +279,21 @@ std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, co
   return values;
 }
 
+void create_model_folder(const fs::path& folder) {
+  for (const char* name : {config_file, weights_file, tokenizer_file})
+    if (fs::exists(folder / name))
+      throw InputError(fmt::format("{}: already holds a model ({}); choose another folder", folder.string(), name));
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) throw InputError(fmt::format("{}: cannot create the folder: {}", folder.string(), error.message()));
+}
+
 void init_model_folder(const Spec& spec, const fs::path& folder, const InitOptions& options) {
   if (options.dtype != DType::f32 && options.dtype != DType::bf16)
     throw InputError(fmt::format("dtype {} cannot be initialised: F32 or BF16 is wanted", to_string(options.dtype)));
   const auto found = problems(spec);
   if (!found.empty()) throw SpecError(fmt::format("{}: {}", folder.string(), listed(found)));
-  for (const char* name : {config_file, weights_file})
-    if (fs::exists(folder / name))
-      throw InputError(fmt::format("{}: already holds a model ({}); choose another folder", folder.string(), name));
-
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) throw InputError(fmt::format("{}: cannot create the folder: {}", folder.string(), error.message()));
+  create_model_folder(folder);
   std::vector<std::vector<std::byte>> storage;
   std::vector<TensorToWrite> to_write;
   for (const TensorSpec& tensor : tensors(spec)) {

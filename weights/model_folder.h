@@ -32,8 +32,8 @@ struct ModelFolder {
   const MatrixView& matrix(const std::string& name) const;  ///< @throws WeightsError if absent
 };
 
-/// Every tensor is aligned to its elements, and scales are finite and not negative.  @throws SpecError, WeightsError or
-/// InputError naming file and field; all missing, extra and misshapen tensors at once.
+/// Every tensor is aligned to its elements, and scales are finite (int8: and not negative).  @throws SpecError,
+/// WeightsError or InputError naming file and field; all missing, extra and misshapen tensors at once.
 /// @param check_finite  also refuses NaN and infinity in every float tensor, and -128 among int8 values; reads them
 /// all.
 ModelFolder open_model_folder(const std::filesystem::path& folder, bool check_finite = false);
@@ -49,6 +49,8 @@ struct InitOptions {
 };
 /// One random tensor of the model, float32 row-major: a function of (seed, name, shape) only, so the same whoever asks.
 std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, const InitOptions& options);
+/// Creates the folder of a new model, if absent.  @throws InputError if it holds one of a model's files.
+void create_model_folder(const std::filesystem::path& folder);
 /// Writes config.json and model.safetensors with random weights into `folder` (created if absent).
 /// @throws InputError if the folder already holds a model.
 void init_model_folder(const Spec& spec, const std::filesystem::path& folder, const InitOptions& options);

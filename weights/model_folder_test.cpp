@@ -107,7 +107,7 @@ TEST_F(ModelFolders, InitialisedOnesOpenWithEveryTensorOfTheSpec) {
 }
 
 TEST_F(ModelFolders, InitDoesNotOverwriteAModel) {
-  for (const char* name : {"config.json", "model.safetensors"}) {
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.model"}) {
     fs::create_directories(folder);
     write(name, "mine");
     EXPECT_THROW(init_model_folder(photon_spec(), folder, {}), InputError);

@@ -77,14 +77,14 @@ void MatrixView::read_row(std::int64_t r, std::span<float> out) const {
   }
 }
 
-std::string scale_problem(const TensorView& scales) {
-  constexpr std::uint16_t infinity = 0x7f80, minus_zero = 0x8000;
+std::string scale_problem(DType dtype, const TensorView& scales) {
+  constexpr std::uint16_t sign = 0x8000, infinity = 0x7f80;
   for (std::size_t i = 0; i < scales.bytes.size() / sizeof(bf16); ++i) {
     bf16 scale;
     std::memcpy(&scale, scales.bytes.data() + i * sizeof scale, sizeof scale);
-    if ((scale.bits & ~minus_zero) >= infinity || scale.bits > minus_zero)
-      return fmt::format("holds {:g} at {}; scales are finite and not negative", to_float(scale),
-                         place(static_cast<std::int64_t>(i), scales));
+    if ((scale.bits & ~sign) >= infinity || (dtype == DType::i8 && scale.bits > sign))
+      return fmt::format("holds {:g} at {}; scales are finite{}", to_float(scale),
+                         place(static_cast<std::int64_t>(i), scales), dtype == DType::i8 ? " and not negative" : "");
   }
   return "";
 }

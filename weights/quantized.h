@@ -44,8 +44,9 @@ struct MatrixView {
   void read_row(std::int64_t r, std::span<float> out) const;
 };
 
-/// First problem of a BF16 tensor as scales: "holds -0.5 at [3, 0]; …"; empty if all are finite and not negative.
-std::string scale_problem(const TensorView& scales);
+/// First problem of a BF16 tensor as the scales of a matrix: "holds -0.5 at [3, 0]; …"; empty if all are finite and,
+/// for int8, not negative.  int4 has one value more below zero than above, so the sign of its scale says something.
+std::string scale_problem(DType dtype, const TensorView& scales);
 /// First problem of an I8 tensor as int8 values: -128, which is no value of the format.
 std::string value_problem(const TensorView& values);
 

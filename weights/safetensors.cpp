@@ -398,16 +398,19 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
   };
   if (!metadata.empty()) add(json(metadata_name), json(metadata));
   std::set<std::string_view> names = {metadata_name};
+  const auto fail_with = [&](const TensorToWrite& tensor, std::size_t bytes) {
+    fail(fmt::format("{}: {} bytes are no {} {}", quoted_name(tensor.name), bytes, to_string(tensor.dtype),
+                     to_string(tensor.shape)));
+  };
   std::uint64_t end = 0;
   for (const TensorToWrite& tensor : tensors) {
-    const auto name = quoted_name(tensor.name), shape = to_string(tensor.shape);
-    if (!names.insert(tensor.name).second) fail(fmt::format("{}: the name is taken", name));
+    if (!names.insert(tensor.name).second) fail(fmt::format("{}: the name is taken", quoted_name(tensor.name)));
     const auto bytes = byte_count(tensor.shape, tensor.dtype);
-    if (!bytes || static_cast<std::uint64_t>(*bytes) != tensor.bytes.size())
-      fail(fmt::format("{}: {} bytes are no {} {}", name, tensor.bytes.size(), to_string(tensor.dtype), shape));
-    const std::uint64_t begin = std::exchange(end, end + tensor.bytes.size());
+    if (!bytes || (!tensor.make && static_cast<std::size_t>(*bytes) != tensor.bytes.size()))
+      fail_with(tensor, tensor.bytes.size());
+    const std::uint64_t begin = std::exchange(end, end + static_cast<std::uint64_t>(*bytes));
     add(json(tensor.name), fmt::format(R"({{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", to_string(tensor.dtype),
-                                       shape, begin, end));
+                                       to_string(tensor.shape), begin, end));
   }
   header += "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');  // data begin at a multiple of 8, too
@@ -417,7 +420,16 @@ void write_safetensors(const std::filesystem::path& path, std::vector<TensorToWr
     const std::uint64_t header_bytes = header.size();
     out.write(std::as_bytes(std::span(&header_bytes, 1)));
     out.write(header);
-    for (const TensorToWrite& tensor : tensors) out.write(tensor.bytes);
+    for (const TensorToWrite& tensor : tensors) {
+      if (!tensor.make) {
+        out.write(tensor.bytes);
+        continue;
+      }
+      const std::vector<std::byte> made = tensor.make();
+      if (static_cast<std::size_t>(*byte_count(tensor.shape, tensor.dtype)) != made.size())
+        fail_with(tensor, made.size());
+      out.write(made);
+    }
   });
 }
 

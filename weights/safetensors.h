@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -55,12 +56,14 @@ class SafeTensors {
   std::map<std::string, std::string> metadata_;
 };
 
-/// What to write: the bytes are borrowed and must stay valid during the call.
+/// What to write: the bytes are borrowed and must stay valid during the call; or they are made when their turn comes,
+/// so that memory holds those of one tensor at a time.
 struct TensorToWrite {
   std::string name;
   DType dtype = DType::f32;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
+  std::function<std::vector<std::byte>()> make{};  // instead of bytes; called once
 };
 /// Writes atomically, tensors ordered by alignment then name, header padded to 8 bytes.
 /// @throws WeightsError on duplicate names or byte counts that contradict shape and dtype.

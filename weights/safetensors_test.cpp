@@ -225,6 +225,25 @@ TEST_F(SafeTensorsFile, WriterRefusesWhatNoReaderWouldTake) {
   refused({{"w", DType::u8, {16, std::int64_t{1} << 62, 4}, bytes}});
   refused({{"\xff", DType::f32, {4}, bytes}});
   refused({}, {{"key", "\xc3("}});
+  refused({{"w", DType::f32, {4}, {}, [] { return std::vector<std::byte>(15); }}});
+  refused({{"w", DType::u8, {16, std::int64_t{1} << 62, 4}, {}, [] { return std::vector<std::byte>(); }}});
+}
+
+TEST_F(SafeTensorsFile, TensorsMadeWhileWritingGiveTheSameFileOneAtATime) {
+  const Sample sample;
+  write_safetensors(path, sample.tensors());
+  const std::string want = read_text(path);
+  auto tensors = sample.tensors();
+  std::vector<std::string> made;
+  for (TensorToWrite& tensor : tensors)
+    if (tensor.name != "scalar")
+      tensor.make = [name = tensor.name, bytes = std::exchange(tensor.bytes, {}), &made] {
+        made.push_back(name);
+        return std::vector<std::byte>(bytes.begin(), bytes.end());
+      };
+  write_safetensors(path, tensors);
+  EXPECT_EQ(read_text(path), want);
+  EXPECT_EQ(made, (std::vector<std::string>{"wide", "half", "empty"}));  // in the file's order
 }
 
 TEST_F(SafeTensorsFile, HeaderLengthIsCheckedBeforeAnythingElse) {
