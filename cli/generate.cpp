@@ -13,7 +13,7 @@
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
-#include "kernels/bandwidth.h"
+#include "kernels/ceilings.h"
 #include "text/utf8.h"
 
 namespace photon {
@@ -218,7 +218,7 @@ void run_generate(GenerateArguments& arguments) {
     options.sampler.seed = entropy();
   }
   const Result result = run(arguments, arguments.engine.model, options, arguments.json ? nullptr : &std::cout);
-  const double memory_gb_per_s = arguments.stats ? measure_read_bandwidth_gb_s() : 0;
+  const double memory_gb_per_s = arguments.stats ? ReadProbe().gb_s() : 0;
 
   std::optional<Result> other;
   if (!arguments.compare.empty()) {

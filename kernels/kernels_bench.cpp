@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "kernels/bandwidth.h"
+#include "kernels/ceilings.h"
 #include "kernels/kernels.h"
 
 namespace photon {
@@ -74,7 +74,8 @@ benchmark::Counter giga_per_second(std::int64_t amount) {
 
 void read_bandwidth(benchmark::State& state) {
   double gb_s = 0;
-  for (auto _ : state) gb_s = std::max(gb_s, measure_read_bandwidth_gb_s());
+  const ReadProbe probe;
+  for (auto _ : state) gb_s = std::max(gb_s, probe.gb_s());
   state.counters["GB/s"] = gb_s;
 }
 
