@@ -22,13 +22,15 @@ inline constexpr std::int64_t quant_group = 32;
 std::int64_t quant_groups(std::int64_t k);
 
 /// int8: value q in [-127, 127], a byte each; int4: q in [-8, 7] stored as q + 8, input 2i in the low half of byte i,
-/// 2i + 1 in the high half.  The weight is q times its group's scale.
+/// 2i + 1 in the high half (8 beyond k).  The weight is q times its group's scale, which may be negative: int4 thereby
+/// spends its one value more on the sign that needs it.
 struct QuantizedRow {
   const std::byte* values = nullptr;  // [quantized_row_bytes(type, k)]
   const bf16* scales = nullptr;       // [quant_groups(k)]
 };
 std::int64_t quantized_row_bytes(WeightType type, std::int64_t k);  // without scales
-/// Rounds a row: nearest values under a scale that is itself bfloat16.  x finite.
+/// Rounds a row: nearest values under a scale that is itself bfloat16; for int4 the one of a few scales that leaves the
+/// smallest square error.  x finite.
 void quantize_row(WeightType type, std::span<const float> x, std::span<std::byte> values, std::span<bf16> scales);
 void dequantize_row(WeightType type, QuantizedRow row, std::span<float> out);
 
@@ -40,27 +42,26 @@ inline constexpr std::int64_t panel_outputs = 16;
 /// A matrix w [outputs, k] for y = x wᵀ, borrowed.  Panel p holds outputs 16p … 16p+15 (absent ones are zeros), 64-byte
 /// aligned, read from front to back by every product:
 ///
-///   f32    [k][16]
-///   bf16   [⌈k/2⌉][16][2]: pairs of inputs, as the dot product instruction wants them
-///   int8   [groups][8][16][4] bytes q + 128, then scales [groups][16] bf16
-///   int4   [groups][4][16][4] bytes, then scales [groups][16] bf16.  Byte (i, o, j) of a group holds
-///          q + 8 of input 4i + j in its low half and of input 16 + 4i + j in its high half
+///   f32   [k][16]
+///   bf16  [⌈k/2⌉][16][2]    pairs of inputs, as the dot product instruction wants them
+///   int8  [groups][8][16][4] bytes q + 128, then scales [groups][16] bf16
+///   int4  [groups][4][16][4] bytes, then scales [groups][16] bf16; byte (i, o, j) holds q + 8 of input 4i + j in its
+///         low half and of input 16 + 4i + j in its high half
 ///
-/// Inputs beyond k are zeros.  Rows of several matrices may stand one after another (q, k and v read the same input). A
-/// gated pair alternates: panel 2p of the gate, panel 2p + 1 of up, each padded to whole panels; `outputs` is then
-/// 32 · ⌈d_ff / 16⌉ and a product's y has d_ff columns.
+/// Inputs beyond k are zeros.  Rows of several matrices may stand one after another (q, k and v read the same input).
+/// A gated pair alternates: panel 2p of the gate, panel 2p + 1 of up, both padded to whole panels.
 struct PackedWeight {
   WeightType type = WeightType::f32;
-  std::int64_t outputs = 0, k = 0;
+  std::int64_t outputs = 0, k = 0;  // outputs: of a gated pair both together
   const std::byte* panels = nullptr;
+  bool gated = false;
 
-  std::int64_t n_panels() const { return (outputs + panel_outputs - 1) / panel_outputs; }
+  std::int64_t n_panels() const;
   std::int64_t bytes() const;  // of all panels: what one product reads
 };
 std::int64_t panel_bytes(WeightType type, std::int64_t k);  // a multiple of 64
 
-/// Writes one panel from 16 rows [k], null for absent ones.  f32 and bf16 (rounded to nearest even; exact where it can
-/// be).
+/// Writes one panel from 16 rows [k], null for absent ones: f32 or bf16 (rounded to nearest even).
 void pack_panel(WeightType type, const std::array<const float*, panel_outputs>& rows, std::int64_t k, std::byte* panel);
 /// int8 and int4, from rows that quantize_row() or a file made; values null for absent rows.
 void pack_panel(WeightType type, const std::array<QuantizedRow, panel_outputs>& rows, std::int64_t k, std::byte* panel);

@@ -1,0 +1,233 @@
+// Rounding of rows, and where pack_panel() puts every input of every output.
+#include "kernels/weights.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace photon {
+namespace {
+
+const std::vector<std::int64_t> widths{1, 2, 15, 31, 32, 33, 52, 416};
+constexpr std::array quantized{WeightType::int8, WeightType::int4};
+
+std::vector<float> random_row(std::int64_t k, std::uint64_t seed, double scale = 1) {
+  Random random(seed);
+  std::vector<float> row(static_cast<std::size_t>(k));
+  for (float& value : row) value = static_cast<float>(scale * random.normal());
+  return row;
+}
+
+struct Row {
+  Row(WeightType t, const std::vector<float>& x)
+      : type(t),
+        k(std::ssize(x)),
+        values(static_cast<std::size_t>(quantized_row_bytes(t, k)), std::byte{0x5a}),
+        scales(static_cast<std::size_t>(quant_groups(k)), to_bf16(NAN)) {
+    quantize_row(type, x, values, scales);
+  }
+  std::vector<float> back() const {
+    std::vector<float> out(static_cast<std::size_t>(k), NAN);
+    dequantize_row(type, view(), out);
+    return out;
+  }
+  QuantizedRow view() const { return {values.data(), scales.data()}; }
+  WeightType type;
+  std::int64_t k;
+  std::vector<std::byte> values;
+  std::vector<bf16> scales;
+};
+
+double square_error(const std::vector<float>& a, const std::vector<float>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += (a[i] - b[i]) * static_cast<double>(a[i] - b[i]);
+  return sum;
+}
+
+TEST(WeightType, NamesRoundTripAndOthersAreRefusedWithTheList) {
+  for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
+    EXPECT_EQ(parse_weight_type(to_string(type)), type);
+  try {
+    parse_weight_type("int5");
+    FAIL();
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("'int5'"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("f32, bf16, int8 and int4"), std::string::npos);
+  }
+}
+
+TEST(QuantizeRow, Int8ErrorIsAtMostHalfAStep) {
+  for (const auto k : widths) {
+    const auto x = random_row(k, 1, 0.02);
+    const Row row(WeightType::int8, x);
+    const auto back = row.back();
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      const float scale = to_float(row.scales[i / quant_group]);
+      ASSERT_LE(std::abs(x[i] - back[i]), 0.5001f * scale) << k << " " << i;
+      ASSERT_NE(row.values[i], std::byte{0x80}) << "-128";
+    }
+  }
+}
+
+// The simple rule: the largest magnitude becomes -8 or 8, clamped to 7.
+double simple_int4_error(const std::vector<float>& x) {
+  double sum = 0;
+  for (std::size_t first = 0; first < x.size(); first += quant_group) {
+    const std::size_t end = std::min(x.size(), first + quant_group);
+    float extreme = 0;
+    for (std::size_t i = first; i < end; ++i)
+      if (std::abs(x[i]) > std::abs(extreme)) extreme = x[i];
+    const float scale = to_float(to_bf16(extreme / -8));
+    for (std::size_t i = first; i < end; ++i) {
+      const double error = x[i] - std::clamp(std::nearbyint(x[i] / scale), -8.0f, 7.0f) * scale;
+      sum += error * error;
+    }
+  }
+  return sum;
+}
+
+TEST(QuantizeRow, Int4LeavesLessErrorThanTheSimpleRule) {
+  const auto x = random_row(1664, 2, 0.02);
+  EXPECT_LT(square_error(x, Row(WeightType::int4, x).back()), 0.97 * simple_int4_error(x));
+}
+
+TEST(QuantizeRow, ValuesOnTheGridComeBackExactly) {
+  std::vector<float> x;
+  for (int i = 0; i < 32; ++i) x.push_back(static_cast<float>(i % 16 - 8) * 0.25f);  // -8 … 7
+  EXPECT_EQ(Row(WeightType::int4, x).back(), x);
+  for (float& value : x) value = -value;  // 8 … -7: a negative scale
+  EXPECT_EQ(Row(WeightType::int4, x).back(), x);
+  x.clear();
+  for (int i = 0; i < 255; ++i) x.push_back(static_cast<float>(i % 32 == 0 ? 127 : i - 127) * 0.5f);
+  EXPECT_EQ(Row(WeightType::int8, x).back(), x);
+}
+
+TEST(QuantizeRow, ZerosAndTheSmallestNumbersStayFinite) {
+  for (const auto type : quantized)
+    for (const float size : {0.0f, 1e-45f, 1e-39f, 1e-30f, 1e30f}) {
+      const std::vector<float> x{size, -size, 0, size / 3};
+      const auto back = Row(type, x).back();
+      for (std::size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(back[i], x[i], std::max(size * 0.08f, 1e-38f)) << size;
+    }
+}
+
+TEST(QuantizeRow, AGroupIsRoundedByItself) {
+  for (const auto type : quantized) {
+    auto x = random_row(96, 3);
+    const Row before(type, x);
+    for (std::size_t i = 32; i < 64; ++i) x[i] *= 1000;
+    const Row after(type, x);
+    for (const std::size_t g : {std::size_t{0}, std::size_t{2}}) EXPECT_EQ(before.scales[g], after.scales[g]);
+    const auto a = before.back(), b = after.back();
+    EXPECT_TRUE(std::equal(a.begin(), a.begin() + 32, b.begin()));
+    EXPECT_TRUE(std::equal(a.begin() + 64, a.end(), b.begin() + 64));
+  }
+}
+
+TEST(QuantizeRow, Int4HoldsTwoInputsAByteTheFirstInTheLowHalf) {
+  const Row row(WeightType::int4, {-8, 7, 3});
+  ASSERT_EQ(row.values.size(), 2u);
+  EXPECT_EQ(to_float(row.scales[0]), 1);
+  EXPECT_EQ(row.values[0], std::byte{0xf0});
+  EXPECT_EQ(row.values[1], std::byte{0x8b});  // 8 = 0 beyond k
+}
+
+// ---- panels: read back by the layout that weights.h documents ----
+
+struct Panel {
+  Panel(WeightType t, std::int64_t inputs)
+      : type(t), k(inputs), bytes(static_cast<std::size_t>(panel_bytes(t, inputs)), std::byte{0x5a}) {}
+  template <class T>
+  T as(std::int64_t index, std::int64_t offset = 0) const {
+    T value;
+    std::memcpy(&value, bytes.data() + offset + index * static_cast<std::int64_t>(sizeof(T)), sizeof(T));
+    return value;
+  }
+  float at(std::int64_t o, std::int64_t i) const {
+    const std::int64_t g = i / 32, in_group = i % 32;
+    switch (type) {
+      case WeightType::f32:
+        return as<float>(i * 16 + o);
+      case WeightType::bf16:
+        return to_float(as<bf16>((i / 2 * 16 + o) * 2 + i % 2));
+      case WeightType::int8: {
+        const int q = as<std::uint8_t>(((g * 8 + in_group / 4) * 16 + o) * 4 + in_group % 4) - 128;
+        return static_cast<float>(q) * to_float(as<bf16>(g * 16 + o, quant_groups(k) * 512));
+      }
+      case WeightType::int4: {
+        const std::int64_t in_half = in_group % 16;
+        const int both = as<std::uint8_t>(((g * 4 + in_half / 4) * 16 + o) * 4 + in_half % 4);
+        const int q = (in_group < 16 ? both & 15 : both >> 4) - 8;
+        return static_cast<float>(q) * to_float(as<bf16>(g * 16 + o, quant_groups(k) * 256));
+      }
+    }
+    return NAN;
+  }
+  WeightType type;
+  std::int64_t k;
+  std::vector<std::byte> bytes;
+};
+
+TEST(PackPanel, EveryInputOfEveryOutputIsWhereTheLayoutSaysAndAbsentOnesAreZero) {
+  for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
+    for (const auto k : widths)
+      for (const std::size_t n_rows : {1u, 3u, 16u}) {
+        std::vector<std::vector<float>> rows;
+        std::vector<Row> rounded;
+        std::array<const float*, panel_outputs> floats{};
+        std::array<QuantizedRow, panel_outputs> views{};
+        for (std::size_t o = 0; o < n_rows; ++o) {
+          rows.push_back(random_row(k, o + 1));
+          if (type == WeightType::int8 || type == WeightType::int4) {
+            rounded.emplace_back(type, rows.back());
+            rows.back() = rounded.back().back();
+          } else if (type == WeightType::bf16) {
+            for (float& value : rows.back()) value = to_float(to_bf16(value));
+          }
+        }
+        for (std::size_t o = 0; o < n_rows; ++o) {
+          floats[o] = rows[o].data();
+          if (!rounded.empty()) views[o] = rounded[o].view();
+        }
+        Panel panel(type, k);
+        if (rounded.empty())
+          pack_panel(type, floats, k, panel.bytes.data());
+        else
+          pack_panel(type, views, k, panel.bytes.data());
+        const std::int64_t padded = type == WeightType::f32    ? k
+                                    : type == WeightType::bf16 ? (k + 1) / 2 * 2
+                                                               : quant_groups(k) * quant_group;
+        for (std::int64_t o = 0; o < panel_outputs; ++o)
+          for (std::int64_t i = 0; i < padded; ++i) {
+            const bool present = static_cast<std::size_t>(o) < n_rows && i < k;
+            ASSERT_EQ(panel.at(o, i), present ? rows[static_cast<std::size_t>(o)][static_cast<std::size_t>(i)] : 0.0f)
+                << to_string(type) << " k " << k << " rows " << n_rows << " at " << o << ", " << i;
+          }
+      }
+}
+
+TEST(PackPanel, RoundsToBf16) {
+  const std::vector<float> row{1.00390625f, 1.01171875f, -1e-40f};  // ties; a denormal
+  Panel panel(WeightType::bf16, 3);
+  pack_panel(WeightType::bf16, std::array<const float*, panel_outputs>{row.data()}, 3, panel.bytes.data());
+  for (std::int64_t i = 0; i < 3; ++i) EXPECT_EQ(panel.at(0, i), to_float(to_bf16(row[static_cast<std::size_t>(i)])));
+}
+
+TEST(PackedWeight, CountsPanelsAndBytes) {
+  const PackedWeight plain{.type = WeightType::int8, .outputs = 33, .k = 33};
+  EXPECT_EQ(plain.n_panels(), 3);
+  EXPECT_EQ(plain.bytes(), 3 * 2 * (512 + 32));
+  const PackedWeight gated{.type = WeightType::f32, .outputs = 40, .k = 5, .gated = true};  // 20 + 20
+  EXPECT_EQ(gated.n_panels(), 4);
+  for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
+    for (const auto k : widths) EXPECT_EQ(panel_bytes(type, k) % 64, 0);
+}
+
+}  // namespace
+}  // namespace photon
