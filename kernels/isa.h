@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "kernels/attention.h"
 #include "kernels/kernels.h"
 
 namespace photon {
@@ -25,6 +26,27 @@ struct Isa {
   void (*to_bf16)(const float* x, bf16* y, std::int64_t n);
   float (*log_sum_exp)(const float* x, std::int64_t n);
 };
+
+/// One call of attend() (attention.h).
+struct AttendCall {
+  KvType type = KvType::f32;
+  std::int64_t head_dim = 0;
+  MatView<const float> q{};               // [n, G*h]
+  const std::int64_t* visible = nullptr;  // [n]
+  const KvRun* runs = nullptr;            // [n_runs]
+  std::int64_t n_runs = 0;
+  MatView<float> out{};  // [n, G*h]
+};
+
+struct AttentionIsa {
+  void (*attend)(const AttendCall& call);
+  void (*rotate)(MatView<const float> cos_sin, std::int64_t head_dim, MatView<float> x);
+};
+
+extern const AttentionIsa scalar_attention;
+#ifdef PHOTON_X86
+extern const AttentionIsa avx2_attention, avx512_attention;
+#endif
 
 extern const Isa scalar_isa;
 #ifdef PHOTON_X86

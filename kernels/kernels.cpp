@@ -39,7 +39,7 @@ bool fits(const AttendShape& shape, std::span<const float> q, std::span<const Ol
 }
 
 // The table of one instruction set over spans.
-template <const Isa& isa>
+template <const Isa& isa, const AttentionIsa& attention_isa>
 constexpr Kernels table(const char* name, bool (*runs_here)(), bool bf16_rounds_x) {
   return {
       .name = name,
@@ -83,21 +83,23 @@ constexpr Kernels table(const char* name, bool (*runs_here)(), bool bf16_rounds_
             isa.to_bf16(x.data(), y.data(), std::ssize(x));
           },
       .log_sum_exp = [](std::span<const float> x) noexcept { return isa.log_sum_exp(x.data(), std::ssize(x)); },
+      .attention = &attention_isa,
   };
 }
 
-constexpr Kernels scalar = table<scalar_isa>(
+constexpr Kernels scalar = table<scalar_isa, scalar_attention>(
     "scalar", [] { return true; }, false);
 #ifdef PHOTON_X86
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
-constexpr Kernels avx2 = table<avx2_isa>(
+constexpr Kernels avx2 = table<avx2_isa, scalar_attention>(
     "avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, false);
-constexpr Kernels avx512_bf16 = table<avx512_bf16_isa>(
+constexpr Kernels avx512_bf16 = table<avx512_bf16_isa, scalar_attention>(
     "avx512_bf16",
     [] {
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("fma");
+             __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") &&
+             __builtin_cpu_supports("fma");
     },
     true);
 constexpr std::array<const Kernels*, 3> tables{&avx512_bf16, &avx2, &scalar};

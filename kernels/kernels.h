@@ -25,6 +25,8 @@ struct AttendShape {
   std::int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
 };
 
+struct AttentionIsa;
+
 struct Kernels {
   const char* name;     // "scalar", "avx2", "avx512_bf16"
   bool (*runs_here)();  // asks cpuid
@@ -49,6 +51,8 @@ struct Kernels {
   void (*to_bf16)(std::span<const float> x, std::span<bf16> y);  // as to_bf16(float) of base/bf16.h
   // log Σ exp(x), stable for any finite x; -∞ where x is empty or all -∞
   float (*log_sum_exp)(std::span<const float> x);
+
+  const AttentionIsa* attention;  // isa.h; for attention.cpp
 };
 
 std::span<const Kernels* const> all_kernels();  ///< best first, "scalar" always last
