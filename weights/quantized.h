@@ -31,10 +31,10 @@ std::vector<std::int64_t> scales_shape(std::span<const std::int64_t> matrix_shap
 
 /// A matrix [rows, cols] as the file holds it; borrows from the mapped file.
 struct MatrixView {
-  DType dtype = DType::f32;           // F32, BF16, I8 (int8) or U8 (int4: two inputs a byte, q + 8, the first one low)
-  std::int64_t rows = 0, cols = 0;    // of the matrix, whatever the packing
-  std::span<const std::byte> values;  // [rows, values_row_bytes()]
-  std::span<const bf16> scales{};     // [rows, ⌈cols/32⌉]; empty for F32 and BF16
+  DType dtype = DType::f32;         // F32, BF16, I8 (int8) or U8 (int4: two inputs a byte, q + 8, the first one low)
+  std::int64_t rows = 0, cols = 0;  // of the matrix, whatever the packing
+  std::span<const std::byte> values{};  // [rows, values_row_bytes()]
+  std::span<const bf16> scales{};       // [rows, ⌈cols/32⌉]; empty for F32 and BF16
 
   bool is_quantized() const { return dtype == DType::i8 || dtype == DType::u8; }
   std::int64_t values_row_bytes() const;
