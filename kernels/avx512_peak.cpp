@@ -11,7 +11,7 @@
 namespace photon {
 namespace {
 
-constexpr int registers = 20;  // of sums: more than latency times throughput
+constexpr int registers = 10;  // of sums: more than latency times throughput
 
 std::uint64_t read(const void* data, std::int64_t n_blocks, bool ahead) {
   constexpr int together = 8;  // vectors of 64 bytes
@@ -28,41 +28,36 @@ std::uint64_t read(const void* data, std::int64_t n_blocks, bool ahead) {
   return static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sums[0]));
 }
 
+// One instruction on every register of sums, again and again; returns the first.  In assembly, because the compiler
+// would compute ahead or move registers about; a macro, because an instruction's name cannot be a parameter.
+#define PHOTON_REPEAT(name, instruction)                                                                              \
+  __m512i name(__m512i a, __m512i b, std::int64_t n_steps) {                                                          \
+    __m512i s0{}, s1{}, s2{}, s3{}, s4{}, s5{}, s6{}, s7{}, s8{}, s9{};                                               \
+    for (std::int64_t step = 0; step < n_steps; ++step)                                                               \
+      asm volatile(                                                                                                   \
+          instruction " %11, %10, %0\n\t" instruction " %11, %10, %1\n\t" instruction " %11, %10, %2\n\t" instruction \
+                      " %11, %10, %3\n\t" instruction " %11, %10, %4\n\t" instruction " %11, %10, %5\n\t" instruction \
+                      " %11, %10, %6\n\t" instruction " %11, %10, %7\n\t" instruction " %11, %10, %8\n\t" instruction \
+                      " %11, %10, %9"                                                                                 \
+          : "+v"(s0), "+v"(s1), "+v"(s2), "+v"(s3), "+v"(s4), "+v"(s5), "+v"(s6), "+v"(s7), "+v"(s8), "+v"(s9)        \
+          : "v"(a), "v"(b));                                                                                          \
+    return s0;                                                                                                        \
+  }
+PHOTON_REPEAT(repeat_fma_f32, "vfmadd231ps")
+PHOTON_REPEAT(repeat_dot_bf16, "vdpbf16ps")
+PHOTON_REPEAT(repeat_dot_int8, "vpdpbusd")
+#undef PHOTON_REPEAT
+
 float fma_f32(std::int64_t n_steps) {
-  __m512 a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(0.25f), sums[registers];
-  for (__m512& sum : sums) sum = _mm512_setzero_ps();
-  for (std::int64_t step = 0; step < n_steps; ++step) {
-    asm volatile("" : "+v"(a), "+v"(b));  // unknown again: nothing can be computed ahead
-#pragma GCC unroll 20
-    for (__m512& sum : sums) sum = _mm512_fmadd_ps(a, b, sum);
-  }
-  for (int j = 1; j < registers; ++j) sums[0] = _mm512_add_ps(sums[0], sums[j]);
-  return _mm512_cvtss_f32(sums[0]);
+  const __m512i a = _mm512_castps_si512(_mm512_set1_ps(0.5f)), b = _mm512_castps_si512(_mm512_set1_ps(0.25f));
+  return _mm512_cvtss_f32(_mm512_castsi512_ps(repeat_fma_f32(a, b, n_steps)));
 }
-
 float dot_bf16(std::int64_t n_steps) {
-  __m512i a = _mm512_set1_epi16(0x3f00), b = _mm512_set1_epi16(0x3e80);  // 0.5 and 0.25
-  __m512 sums[registers];
-  for (__m512& sum : sums) sum = _mm512_setzero_ps();
-  for (std::int64_t step = 0; step < n_steps; ++step) {
-    asm volatile("" : "+v"(a), "+v"(b));
-#pragma GCC unroll 20
-    for (__m512& sum : sums) sum = _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-  }
-  for (int j = 1; j < registers; ++j) sums[0] = _mm512_add_ps(sums[0], sums[j]);
-  return _mm512_cvtss_f32(sums[0]);
+  const __m512i a = _mm512_set1_epi16(0x3f00), b = _mm512_set1_epi16(0x3e80);  // 0.5 and 0.25
+  return _mm512_cvtss_f32(_mm512_castsi512_ps(repeat_dot_bf16(a, b, n_steps)));
 }
-
 float dot_int8(std::int64_t n_steps) {
-  __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(-2), sums[registers];
-  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-  for (std::int64_t step = 0; step < n_steps; ++step) {
-    asm volatile("" : "+v"(a), "+v"(b));
-#pragma GCC unroll 20
-    for (__m512i& sum : sums) sum = _mm512_dpbusd_epi32(sum, a, b);
-  }
-  for (int j = 1; j < registers; ++j) sums[0] = _mm512_add_epi32(sums[0], sums[j]);
-  return static_cast<float>(_mm512_cvtsi512_si32(sums[0]));
+  return static_cast<float>(_mm512_cvtsi512_si32(repeat_dot_int8(_mm512_set1_epi8(3), _mm512_set1_epi8(-2), n_steps)));
 }
 
 }  // namespace
