@@ -11,6 +11,7 @@ void add_generate(CLI::App& app);   // text from a model, streamed, with statist
 void add_score(CLI::App& app);      // log-probabilities of a token sequence
 void add_info(CLI::App& app);       // what a model is and what it costs
 void add_init(CLI::App& app);       // a model folder with random weights
+void add_quantize(CLI::App& app);   // a model folder with int8 or int4 weights
 void add_export(CLI::App& app);     // a vanilla model as GGUF
 void add_tokenizer(CLI::App& app);  // SentencePiece: train, encode, decode
 void add_shard(CLI::App& app);      // text files to a training shard

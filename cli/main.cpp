@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   photon::add_score(app);
   photon::add_info(app);
   photon::add_init(app);
+  photon::add_quantize(app);
   photon::add_export(app);
   photon::add_tokenizer(app);
   photon::add_shard(app);
