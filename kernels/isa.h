@@ -11,6 +11,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/kernels.h"
+#include "kernels/matmul.h"
 
 namespace photon {
 
@@ -46,6 +47,27 @@ struct AttentionIsa {
 extern const AttentionIsa scalar_attention;
 #ifdef PHOTON_X86
 extern const AttentionIsa avx2_attention, avx512_attention;
+#endif
+
+/// One call of matmul() (matmul.h) for some consecutive panels of a weight and the columns of y that they make.
+struct MatmulCall {
+  WeightType type = WeightType::f32;
+  InputView x{};
+  const std::byte* panels = nullptr;  // [n_panels, panel_bytes]
+  std::int64_t n_panels = 0, panel_bytes = 0;
+  MatView<float> y{};
+  Epilogue epilogue = Epilogue::set;
+};
+
+struct MatmulIsa {
+  InputForm bf16_inputs;  // what products with bf16 weights read
+  void (*matmul)(const MatmulCall& call);
+  void (*to_int8)(const float* x, Int8Group* groups, std::int64_t k);
+};
+
+extern const MatmulIsa scalar_matmul;
+#ifdef PHOTON_X86
+extern const MatmulIsa avx2_matmul, avx512_matmul;
 #endif
 
 extern const Isa scalar_isa;

@@ -39,7 +39,7 @@ bool fits(const AttendShape& shape, std::span<const float> q, std::span<const Ol
 }
 
 // The table of one instruction set over spans.
-template <const Isa& isa, const AttentionIsa& attention_isa>
+template <const Isa& isa, const AttentionIsa& attention_isa, const MatmulIsa& matmul_isa>
 constexpr Kernels table(const char* name, bool (*runs_here)(), bool bf16_rounds_x) {
   return {
       .name = name,
@@ -84,16 +84,17 @@ constexpr Kernels table(const char* name, bool (*runs_here)(), bool bf16_rounds_
           },
       .log_sum_exp = [](std::span<const float> x) noexcept { return isa.log_sum_exp(x.data(), std::ssize(x)); },
       .attention = &attention_isa,
+      .matmul = &matmul_isa,
   };
 }
 
-constexpr Kernels scalar = table<scalar_isa, scalar_attention>(
+constexpr Kernels scalar = table<scalar_isa, scalar_attention, scalar_matmul>(
     "scalar", [] { return true; }, false);
 #ifdef PHOTON_X86
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
-constexpr Kernels avx2 = table<avx2_isa, scalar_attention>(
+constexpr Kernels avx2 = table<avx2_isa, scalar_attention, scalar_matmul>(
     "avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, false);
-constexpr Kernels avx512_bf16 = table<avx512_bf16_isa, avx512_attention>(
+constexpr Kernels avx512_bf16 = table<avx512_bf16_isa, avx512_attention, avx512_matmul>(
     "avx512_bf16",
     [] {
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

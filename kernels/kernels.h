@@ -26,6 +26,7 @@ struct AttendShape {
 };
 
 struct AttentionIsa;
+struct MatmulIsa;
 
 struct Kernels {
   const char* name;     // "scalar", "avx2", "avx512_bf16"
@@ -53,6 +54,7 @@ struct Kernels {
   float (*log_sum_exp)(std::span<const float> x);
 
   const AttentionIsa* attention;  // isa.h; for attention.cpp
+  const MatmulIsa* matmul;        // isa.h; for product.cpp
 };
 
 std::span<const Kernels* const> all_kernels();  ///< best first, "scalar" always last

@@ -14,19 +14,25 @@ namespace photon {
 enum class InputForm {
   f32,
   bf16,  // rounded to nearest even, k padded with a zero to a multiple of 2
-  int8,  // groups of 32 with one float32 scale each: q = round(x / scale) in [-127, 127]; k padded with zeros
+  int8,  // Int8Groups, the last one padded with zeros
 };
 /// For the kernels in use: f32 for f32; bf16 or f32 for bf16; int8 for int8 and int4.
 InputForm input_form(WeightType type);
+
+/// 32 inputs under one scale: q = round(x / scale) in [-127, 127], scale the largest magnitude / 127.  A group that
+/// holds NaN or infinity makes every product with it NaN or infinite; one below 1e-36 becomes zeros.
+struct Int8Group {
+  std::int8_t q[quant_group];
+  float scale;
+  std::int32_t start;  // -128 Σ q, where a sum of products with weights stored as q + 128 has to start
+};
 
 /// Rows of activations in the form in which products read them: made once for all products that share them.
 struct InputView {
   InputForm form = InputForm::f32;
   std::int64_t rows = 0, k = 0;
-  const std::byte* data = nullptr;     // [rows, stride bytes]
-  std::int64_t stride = 0;             // in bytes, a multiple of 64
-  const float* scales = nullptr;       // int8: [rows, quant_groups(k)]
-  const std::int32_t* sums = nullptr;  // int8: Σ q of each group, the same shape
+  const std::byte* data = nullptr;  // [rows, stride bytes], 64-byte aligned
+  std::int64_t stride = 0;          // in bytes, an odd multiple of 64: rows must not crowd into few sets of a cache
 };
 class Inputs {
  public:
@@ -37,21 +43,18 @@ class Inputs {
   const InputView& view() const { return view_; }
 
  private:
-  void resize(std::int64_t n, std::int64_t k, InputForm form);
-  template <class Row>
-  void fill(MatView<const float> x, InputForm form, Row row);
+  template <class FloatRow>
+  void fill(std::int64_t n, std::int64_t k, InputForm form, FloatRow row);
 
   InputView view_;
   Matrix<std::byte> data_;
-  std::vector<float> scales_;
-  std::vector<std::int32_t> sums_;
 };
 
 /// What becomes of the sums.
 enum class Epilogue {
   set,     // y = x wᵀ
   add,     // y += x wᵀ: the residual stream
-  swiglu,  // y = silu(x gateᵀ) ∘ (x upᵀ) of a gated pair; y has half as many columns as w outputs
+  swiglu,  // y = silu(x gateᵀ) ∘ (x upᵀ) of a gated pair (only of one): y has half as many columns as w outputs
 };
 
 /// y [n, o] from x [n, k] and w [o, k], split over threads() OpenMP threads by panels (on the calling thread alone
