@@ -36,16 +36,18 @@ std::string seed_problem(const std::string& text) {
 void EngineArguments::add_to(CLI::App& command) {
   constexpr std::int64_t most_threads = 4096;
   command.add_option("-m,--model", model, "Model folder")->required();
-  command.add_option("--dtype", dtype, "Weights and KV caches in memory (default: as stored)")
-      ->check(CLI::IsMember({"f32", "bf16"}));
+  command.add_option("--dtype", dtype, "Weights in memory: f32, bf16, int8 or int4 (default: as stored)");
+  command.add_option("--kv-dtype", kv_dtype, "KV caches: f32, bf16 or int8 (default: f32 for f32 weights, else bf16)");
   command.add_option("--threads", threads, "Threads (default: the CPUs that this process may use)")
       ->check(CLI::Range(std::int64_t{1}, most_threads));
 }
 
 Engine EngineArguments::open(const std::string& folder) const {
   if (threads > 0) set_threads(threads);
-  if (dtype.empty()) return Engine(folder);
-  return Engine(folder, dtype == "bf16" ? Weight::Type::bf16 : Weight::Type::f32);
+  Precision precision;
+  if (!dtype.empty()) precision.weights = parse_weight_type(dtype);
+  if (!kv_dtype.empty()) precision.kv = parse_kv_type(kv_dtype);
+  return Engine(folder, precision);
 }
 
 std::optional<Tokenizer> tokenizer_of(const Model& model) {
@@ -56,7 +58,5 @@ std::optional<Tokenizer> tokenizer_of(const Model& model) {
                                  model.tokenizer->string(), tokenizer.vocab_size(), model.spec.vocab_size));
   return tokenizer;
 }
-
-const char* name_of(Weight::Type dtype) { return dtype == Weight::Type::f32 ? "f32" : "bf16"; }
 
 }  // namespace photon

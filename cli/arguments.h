@@ -22,9 +22,9 @@ std::vector<std::int32_t> parse_token_ids(std::string_view text);
 /// Empty, or why a text is no 64-bit seed.  CLI11 itself lets larger numbers saturate.
 std::string seed_problem(const std::string& text);
 
-/// -m, --dtype and --threads.
+/// -m, --dtype, --kv-dtype and --threads.
 struct EngineArguments {
-  std::string model, dtype;
+  std::string model, dtype, kv_dtype;
   std::int64_t threads = 0;  // 0: usable_cpus()
 
   void add_to(CLI::App& command);
@@ -34,7 +34,5 @@ struct EngineArguments {
 
 /// The tokenizer of a model folder, where it has one.  @throws InputError if it belongs to another vocabulary.
 std::optional<Tokenizer> tokenizer_of(const Model& model);
-
-const char* name_of(Weight::Type dtype);  // "f32", "bf16"
 
 }  // namespace photon

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <utility>
+#include <vector>
 
 #include "cli/arguments.h"
 #include "cli/commands.h"
@@ -26,6 +27,7 @@ struct GenerateArguments {
   std::string prompt, tokens, compare, protocol = "hiergen";
   CLI::Option* prompt_option = nullptr;
   CLI::Option* seed_option = nullptr;
+  double kv_budget_gb = 0;
   GenerateOptions options{.sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05}};
   bool stats = false, json = false;
 };
@@ -57,7 +59,8 @@ struct Result {
   std::string model;
   Protocol protocol = Protocol::hiergen;
   std::int64_t parameters = 0;
-  std::string dtype, text{};
+  std::string dtype, kv_dtype;
+  std::vector<std::string> texts{};  // of each continuation
   Generation generation{};
 };
 
@@ -88,29 +91,39 @@ Result run(const GenerateArguments& arguments, const std::string& folder, const 
   Result result{.model = folder,
                 .protocol = options.protocol,
                 .parameters = count_parameters(engine.spec()).total,
-                .dtype = name_of(engine.model().dtype)};
+                .dtype = std::string(to_string(engine.model().dtype)),
+                .kv_dtype = std::string(to_string(engine.model().kv))};
   spdlog::info("{}: {} levels, {:.1f} M parameters, {}; {}; seed {}; {}, {} threads", folder, engine.spec().n_levels(),
                static_cast<double>(result.parameters) * 1e-6, result.dtype, to_string(options.protocol),
                options.sampler.seed, kernels().name, threads());
 
-  Writer writer(tokenizer ? &*tokenizer : nullptr, prompt.empty() || (tokenizer && tokenizer->decode(prompt).empty()));
+  const auto n = static_cast<std::size_t>(options.n_continuations);
+  const bool at_start = prompt.empty() || (tokenizer && tokenizer->decode(prompt).empty());
+  std::vector<Writer> writers(n, Writer(tokenizer ? &*tokenizer : nullptr, at_start));
+  result.texts.resize(n);
+  const bool stream = out != nullptr && n == 1;  // several continuations come one after another at the end
   if (out != nullptr) {
     if (tokenizer)
       *out << (arguments.prompt_option->count() > 0 ? arguments.prompt : tokenizer->decode(prompt)) << std::flush;
     else
       *out << arguments.tokens << std::flush;
   }
-  const auto write = [&](const std::string& text) {
-    result.text += text;
-    if (out != nullptr && !text.empty()) *out << text << std::flush;
+  const auto write = [&](std::size_t i, const std::string& text) {
+    result.texts[i] += text;
+    if (stream && !text.empty()) *out << text << std::flush;
   };
-  result.generation = engine.generate(prompt, options, [&](std::int32_t token) {
-    write(writer.add(token));
+  result.generation = engine.generate(prompt, options, [&](std::size_t i, std::int32_t token) {
+    write(i, writers[i].add(token));
     return out == nullptr || out->good();
   });
-  write(writer.finish());
-  if (out != nullptr) *out << std::endl;
-  if (out != nullptr && !out->good()) throw Error("standard output: cannot be written");
+  for (std::size_t i = 0; i < n; ++i) write(i, writers[i].finish());
+  if (out != nullptr) {
+    if (!stream)
+      for (std::size_t i = 0; i < n; ++i)
+        *out << fmt::format("\n\n--- continuation {} of {} ---\n{}", i + 1, n, result.texts[i]);
+    *out << std::endl;
+    if (!out->good()) throw Error("standard output: cannot be written");
+  }
   return result;
 }
 
@@ -120,13 +133,14 @@ ordered_json to_json(const Result& r, const GenerateOptions& options, double mem
   ordered_json stats{
       {"protocol", to_string(r.protocol)},
       {"dtype", r.dtype},
+      {"kv_dtype", r.kv_dtype},
       {"isa", kernels().name},
       {"threads", threads()},
       {"seed", options.sampler.seed},
       {"parameters", r.parameters},
       {"prompt_tokens", s.prompt_tokens},
       {"generated_tokens", s.generated_tokens},
-      {"stopped_at_eos", r.generation.stopped_at_eos},
+      {"stopped_at_eos", r.generation.continuations.front().stopped_at_eos},
       {"prefill_ms", s.prefill_ms},
       {"prefill_tokens_per_s", s.prefill_tokens_per_s()},
       {"decode_tokens", s.decode_tokens},
@@ -142,7 +156,14 @@ ordered_json to_json(const Result& r, const GenerateOptions& options, double mem
       {"decode_weight_bytes_read_per_token", static_cast<double>(s.decode_weight_bytes_read) / n_decoded},
       {"decode_gb_per_s", s.decode_gb_per_s()}};
   if (memory_gb_per_s > 0) stats["memory_gb_per_s"] = memory_gb_per_s;
-  return {{"tokens", r.generation.tokens}, {"text", r.text}, {"stats", stats}};
+  ordered_json json{{"tokens", r.generation.tokens()}, {"text", r.texts.front()}, {"stats", stats}};
+  if (r.texts.size() > 1)
+    for (std::size_t i = 0; i < r.texts.size(); ++i) {
+      const Continuation& c = r.generation.continuations[i];
+      json["continuations"].push_back(
+          {{"tokens", c.tokens}, {"text", r.texts[i]}, {"stopped_at_eos", c.stopped_at_eos}});
+    }
+  return json;
 }
 
 // 1234567 -> "1.23 MB".
@@ -211,6 +232,7 @@ void print_comparison(const Result& a, const Result& b) {
 
 void run_generate(GenerateArguments& arguments) {
   GenerateOptions& options = arguments.options;
+  options.kv_budget_bytes = static_cast<std::int64_t>(arguments.kv_budget_gb * 1e9);
   check(options);
   options.protocol = parse_protocol(arguments.protocol);
   if (arguments.seed_option->count() == 0) {
@@ -223,7 +245,9 @@ void run_generate(GenerateArguments& arguments) {
   std::optional<Result> other;
   if (!arguments.compare.empty()) {
     GenerateOptions same_length = options;  // memory and speed depend on it
-    same_length.n_tokens = result.generation.stats.generated_tokens;
+    same_length.n_tokens = 0;
+    for (const Continuation& c : result.generation.continuations)
+      same_length.n_tokens = std::max(same_length.n_tokens, std::ssize(c.tokens));
     same_length.ignore_eos = true;
     if (load_spec(arguments.compare).n_levels() == 0) same_length.protocol = Protocol::hiergen;
     other = run(arguments, arguments.compare, same_length, nullptr);
@@ -254,6 +278,14 @@ void add_generate(CLI::App& app) {
   source->add_option("--tokens", arguments->tokens, "Token ids 1,2,3, taken literally; may be empty");
   source->require_option(1);
   command->add_option("-n,--n-tokens", options.n_tokens, "Tokens to generate at most")->capture_default_str();
+  command
+      ->add_option("--n", options.n_continuations,
+                   "Continuations of the prompt: they share its cache and are decoded together")
+      ->capture_default_str();
+  command
+      ->add_option("--kv-budget", arguments->kv_budget_gb,
+                   "GB that KV caches may take; what cannot fit is refused (default: the memory that is left)")
+      ->check(CLI::Range(0.0, 1e6));
   command
       ->add_option("--protocol", arguments->protocol, "hiergen: exact; recgen: the paper's, from the top stream alone")
       ->check(CLI::IsMember({"hiergen", "recgen"}))

@@ -2,7 +2,7 @@
 //
 //   photon::Engine engine("models/stories");
 //   photon::GenerateOptions options{.n_tokens = 100};
-//   engine.generate(prompt, options, [](std::int32_t token) { …; return true; });
+//   engine.generate(prompt, options, [](std::size_t, std::int32_t token) { …; return true; });
 #pragma once
 
 #include <cstdint>
@@ -21,23 +21,27 @@
 namespace photon {
 
 struct GenerateOptions {
-  std::int64_t n_tokens = 128;  // at most; >= 0
+  std::int64_t n_tokens = 128;       // at most; >= 0
+  std::int64_t n_continuations = 1;  // >= 1: they share the prompt's cache, and every pass through the weights
   Protocol protocol = Protocol::hiergen;
   SamplerOptions sampler{};
   bool ignore_eos = false;
   bool one_by_one = false;  // recgen: a group's level-1 chunks one after another instead of at once; same tokens
+  /// Most bytes that the KV caches may take; 0: what the machine has left.
+  std::int64_t kv_budget_bytes = 0;
 };
 
 /// @throws InputError naming the first option that is out of range, as a command-line flag.
 void check(const GenerateOptions& options);
 
-/// What a generation took.  KV bytes are those that the caches hold at its end, except for the peak.
+/// What a generation took, all continuations together.  KV bytes are those that the caches hold at its end, pages that
+/// continuations share counted once, except for the peak.
 struct GenerateStats {
   std::int64_t prompt_tokens = 0, generated_tokens = 0;
   double prefill_ms = 0;  // until the first token's logits are known (recgen at a group's start: until it can begin)
   std::int64_t decode_tokens = 0;   // computed after the prefill: all but the first (recgen at a group's start: all)
   double decode_ms = 0;             // sampling and the callback's time included
-  std::int64_t context_tokens = 0;  // consumed by the model: the last generated one need not be
+  std::int64_t context_tokens = 0;  // consumed by the model in the longest continuation: the last one need not be
   std::int64_t kv_bytes_growing = 0, kv_bytes_constant = 0, kv_bytes_peak = 0;
   KvTraffic prefill_kv{}, decode_kv{};
   std::int64_t decode_weight_bytes_read = 0;  // matrices, each once a call
@@ -48,10 +52,14 @@ struct GenerateStats {
   double decode_gb_per_s() const;
 };
 
-struct Generation {
+struct Continuation {
   std::vector<std::int32_t> tokens;  // without the prompt and without the eos that ended it
   bool stopped_at_eos = false;
+};
+struct Generation {
+  std::vector<Continuation> continuations;  // n_continuations of them
   GenerateStats stats;
+  const std::vector<std::int32_t>& tokens() const { return continuations.front().tokens; }
 };
 
 struct Score {
@@ -63,20 +71,21 @@ struct Score {
 class Engine {
  public:
   /// @throws SpecError, WeightsError or InputError naming file and field.
-  explicit Engine(const std::filesystem::path& folder, std::optional<Weight::Type> dtype = std::nullopt);
+  explicit Engine(const std::filesystem::path& folder, const Precision& precision = {});
 
   const Model& model() const { return model_; }
   const Spec& spec() const { return model_.spec; }
 
-  /// Called with each token; returning false ends the generation after it.
-  using OnToken = std::function<bool(std::int32_t)>;
+  /// Called with each token of a continuation; returning false ends that continuation after it.
+  using OnToken = std::function<bool(std::size_t continuation, std::int32_t token)>;
   /// Continues a prompt, which may be empty and is taken literally.
   ///
   /// hiergen computes the teacher-forced forward pass.  recgen finishes the prompt's last top-level group with hiergen,
   /// then decodes group by group (docs/architecture.md §3); its repetition penalty sees the tokens before the group and
-  /// those of the own chunk.  The random number of a token depends on seed and position alone, so both orders of a
-  /// group's chunks give the same tokens.
-  /// @throws InputError for token ids outside the vocabulary, options out of range, or recgen without a level.
+  /// those of the own chunk.  The random number of a token depends on seed, continuation and position alone, so both
+  /// orders of a group's chunks give the same tokens, and continuation i is the same whatever their number.
+  /// @throws InputError for token ids outside the vocabulary, options out of range, recgen without a level, or a
+  /// generation that does not fit into the KV budget, with both numbers.
   Generation generate(std::span<const std::int32_t> prompt, const GenerateOptions& options,
                       const OnToken& on_token = {});
 
@@ -86,6 +95,7 @@ class Engine {
 
  private:
   void check_tokens(std::span<const std::int32_t> tokens) const;
+  void check_memory(std::int64_t n_prompt, const GenerateOptions& options) const;
 
   Model model_;
   Hierarchy hierarchy_;

@@ -16,9 +16,13 @@ Hierarchy::Hierarchy(const Model& model) : model_(model), levels_(static_cast<st
 
 // ---- bottom-up ----
 
-void Hierarchy::encode(std::span<const Extension> batch) {
-  sequences_.clear();
-  for (const Extension& e : batch) sequences_.push_back(e.sequence);
+// The logits of the new tokens themselves are wanted only `to_score`, otherwise those that follow them.
+void Hierarchy::encode(std::span<const Extension> batch, bool to_score) {
+  sequences_.clear(), wanted_.clear();
+  for (const Extension& e : batch) {
+    sequences_.push_back(e.sequence);
+    wanted_.push_back(first_condition(*e.sequence, e.sequence->n_tokens + (to_score ? 0 : std::ssize(e.tokens))));
+  }
   if (model_.trunk)
     encode_trunk(batch);
   else
@@ -32,7 +36,7 @@ void Hierarchy::encode_tokens(std::span<const Extension> batch) {
   t.units.resize(1, model_.spec.d_embed);
   for (const Extension& e : batch)
     for (const std::int32_t token : e.tokens) {
-      read_row(model_.embed, token, t.units.row(0));
+      model_.embedding(token, t.units.row(0));
       e.sequence->units_of(0).append(t.units.row(0));
     }
 }
@@ -42,22 +46,21 @@ void Hierarchy::encode_trunk(std::span<const Extension> batch) {
   LevelScratch& t = scratch(0);
   std::int64_t n = 0;
   for (const Extension& e : batch) n += std::ssize(e.tokens) + (e.sequence->units_of(0).end() < 0);
-  t.rows.clear();
+  t.rows.clear(), t.owners.clear();
   t.units.resize(n, model_.spec.d_embed);
-  for (const Extension& e : batch) {
-    std::int64_t position = e.sequence->units_of(0).end() + 1;
+  for (std::size_t b = 0; b < batch.size(); ++b) {
+    Sequence& s = *batch[b].sequence;
+    std::int64_t unit = s.units_of(0).end();
     const auto add = [&](std::int64_t token) {
-      read_row(model_.embed, token, t.units.row(std::ssize(t.rows)));
-      t.rows.push_back({&e.sequence->encoders.front(), position++});
+      model_.embedding(token, t.units.row(std::ssize(t.rows)));
+      t.rows.push_back({.cache = &s.encoders.front(), .position = unit + 1, .output = unit >= wanted_[b]});
+      t.owners.push_back(&s);
+      ++unit;
     };
-    if (position == 0) add(model_.spec.bos_token_id);
-    for (const std::int32_t token : e.tokens) add(token);
+    if (unit < 0) add(model_.spec.bos_token_id);
+    for (const std::int32_t token : batch[b].tokens) add(token);
   }
-  forward(*model_.trunk, t.rows, stack_, t.units);
-  for (std::int64_t r = 0; const Extension& e : batch)
-    for (KvCache* cache = &e.sequence->encoders.front(); r < n && t.rows[static_cast<std::size_t>(r)].cache == cache;
-         ++r)
-      e.sequence->units_of(0).append(t.units.row(r));
+  append_units(0, forward(*model_.trunk, t.rows, stack_, t.units));
 }
 
 // Every complete chunk of level l-1 that has no unit of level l yet gets one.
@@ -65,27 +68,36 @@ void Hierarchy::encode_level(std::int64_t l, std::span<Sequence* const> batch) {
   LevelScratch& t = scratch(l);
   const LevelWeights& w = model_.level(l);
   const std::int64_t C = model_.spec.level(l).chunk_size;
-  t.rows.clear();
-  for (Sequence* s : batch)
-    for (std::int64_t g = s->units_of(l).end(); (g + 1) * C <= s->units_of(l - 1).end(); ++g)
-      t.rows.push_back({&s->encoder(l), g});
+  t.rows.clear(), t.owners.clear();
+  for (std::size_t b = 0; b < batch.size(); ++b)
+    for (std::int64_t g = batch[b]->units_of(l).end(); (g + 1) * C <= batch[b]->units_of(l - 1).end(); ++g) {
+      t.rows.push_back({.cache = &batch[b]->encoder(l), .position = g, .output = l < L() || g >= wanted_[b]});
+      t.owners.push_back(batch[b]);
+    }
   if (t.rows.empty()) return;
 
   const std::int64_t n = std::ssize(t.rows);
   t.chunks.resize(n, C * model_.spec.width(l - 1));
-  for (std::int64_t r = 0; Sequence * s : batch)
-    for (; r < n && t.rows[static_cast<std::size_t>(r)].cache == &s->encoder(l); ++r)
-      std::ranges::copy(s->units_of(l - 1).at(t.rows[static_cast<std::size_t>(r)].position * C, C),
-                        t.chunks.row(r).begin());
-
+  for (std::int64_t r = 0; r < n; ++r) {
+    const auto i = static_cast<std::size_t>(r);
+    std::ranges::copy(t.owners[i]->units_of(l - 1).at(t.rows[i].position * C, C), t.chunks.row(r).begin());
+  }
   Matrix<float>& x = w.chunker ? t.units : t.chunks;  // A⁽ˡ⁾ [n, D_l], then X⁽ˡ⁾
   if (w.chunker) {
     x.resize(n, model_.spec.width(l));
     project(t.chunks, *w.chunker, x);
   }
-  forward(w.encoder, t.rows, stack_, x);
-  for (std::int64_t r = 0; Sequence * s : batch)
-    for (; r < n && t.rows[static_cast<std::size_t>(r)].cache == &s->encoder(l); ++r) s->units_of(l).append(x.row(r));
+  append_units(l, forward(w.encoder, t.rows, stack_, x));
+}
+
+// The units of scratch(l).rows go to their owners: x holds those with output.
+void Hierarchy::append_units(std::int64_t l, MatView<const float> x) {
+  const LevelScratch& t = scratch(l);
+  std::int64_t r = 0;
+  for (std::size_t i = 0; i < t.rows.size(); ++i) {
+    UnitBuffer& units = t.owners[i]->units_of(l);
+    t.rows[i].output ? units.append(x.row(r++)) : units.skip();
+  }
 }
 
 // ---- top-down ----
@@ -157,7 +169,7 @@ MatView<const float> Hierarchy::decode(std::int64_t l, std::span<const LayoutRow
 // U⁽ˡ⁾ = Converter_l(cond⁽ˡ⁾)  [n, R·E]: vector r of a group at columns r·E …
 MatView<const float> Hierarchy::convert(std::int64_t l, MatView<const float> conds) {
   Matrix<float>& prefixes = scratch(l).prefixes;
-  prefixes.resize(conds.rows, model_.level(l).converter.rows());
+  prefixes.resize(conds.rows, model_.level(l).converter.outputs);
   project(conds, model_.level(l).converter, prefixes);
   return prefixes;
 }
@@ -182,29 +194,34 @@ MatView<const float> Hierarchy::run_decoder(std::int64_t l) {
   t.x.resize(std::ssize(t.decoder_rows), E);
   for (std::int64_t c = 0; const DecoderRow& r : t.decoder_rows) {
     std::copy_n(is_content(r) ? contents.row(c++).data() : r.prefix, E, t.x.row(std::ssize(t.rows)).begin());
-    t.rows.push_back({r.cache, r.position});
+    t.rows.push_back({.cache = r.cache, .position = r.position, .output = r.output});
   }
-  forward(w.decoder, t.rows, stack_, t.x);
-
-  std::int64_t n = 0;
-  for (std::int64_t r = 0; r < t.x.rows(); ++r)
-    if (t.decoder_rows[static_cast<std::size_t>(r)].output) std::ranges::copy(t.x.row(r), t.x.row(n++).begin());
-  return t.x.view().slice(0, n);
+  return forward(w.decoder, t.rows, stack_, t.x);
 }
 
 MatView<const float> Hierarchy::head(MatView<const float> x) {
   logits_.resize(x.rows, model_.spec.vocab_size);
+  stack_.profile.note(Profile::rest);
   project(x, model_.lm_head, logits_);
+  stack_.profile.note(Profile::head);
   return logits_;
 }
 
-void Hierarchy::project(MatView<const float> x, const Weight& w, MatView<float> y) {
+void Hierarchy::project(MatView<const float> x, const PackedWeight& w, MatView<float> y) {
   if (x.rows == 0) return;
-  matmul(x, w, y);
-  stack_.weight_bytes_read += bytes_of(w);
+  stack_.in.assign(x, input_form(w.type));
+  product(stack_.in, w, y, stack_);
 }
 
 // ---- hiergen ----
+
+// The first unit of the top level that predictions from token `from` on are conditioned on.
+std::int64_t Hierarchy::first_condition(Sequence& sequence, std::int64_t from) const {
+  std::int64_t unit = from;  // of level l-1
+  for (std::int64_t l = 1; l <= L(); ++l)
+    unit = GroupLayout(model_.spec.level(l)).group_from(begin_of(l, sequence, unit));
+  return unit - 1;
+}
 
 // Drops the units that neither a chunk in progress nor a prediction from n_tokens on will want.
 void Hierarchy::forget(Sequence& sequence) const {
@@ -216,7 +233,7 @@ void Hierarchy::forget(Sequence& sequence) const {
     sequence.units_of(l - 1).drop_before(std::min(next_chunk, layout.content_from(begin)));
     unit = layout.group_from(begin);
   }
-  sequence.units_of(L()).drop_before(unit - 1);  // conditions are shifted by one
+  sequence.units_of(L()).drop_before(first_condition(sequence, sequence.n_tokens));
 }
 
 void Hierarchy::prefill(Sequence& sequence, std::span<const std::int32_t> tokens) {
@@ -235,9 +252,13 @@ MatView<const float> Hierarchy::next_logits(std::span<Sequence* const> batch) {
   return head(predict(0, next_));
 }
 
-MatView<const float> Hierarchy::step(std::span<const Extension> batch) {
+void Hierarchy::consume(std::span<const Extension> batch) {
   encode(batch);
   for (Sequence* s : sequences_) forget(*s);
+}
+
+MatView<const float> Hierarchy::step(std::span<const Extension> batch) {
+  consume(batch);
   return next_logits(sequences_);
 }
 
@@ -247,7 +268,7 @@ void Hierarchy::score(Sequence& sequence, std::span<const std::int32_t> tokens, 
     const auto n = std::min(tokens.size(), static_cast<std::size_t>(score_slice));
     const Extension slice{&sequence, tokens.first(n)};
     std::int64_t position = sequence.n_tokens;
-    encode({&slice, 1});
+    encode({&slice, 1}, /*to_score=*/true);
     const Units units{.sequence = &sequence, .from = position, .to = sequence.n_tokens};
     const MatView<const float> x = predict(0, {&units, 1});  // X̂⁽⁰⁾ [n, E_1]
     for (std::int64_t r = 0; r < x.rows; r += logits_slice) {

@@ -31,9 +31,11 @@ class Hierarchy {
   /// Consumes a prompt of any length, also 0, in slices of bounded memory: encoders only.  Comes first in every
   /// sequence.
   void prefill(Sequence& sequence, std::span<const std::int32_t> tokens);
+  /// hiergen: consumes tokens, one or more a sequence.
+  void consume(std::span<const Extension> batch);
   /// Logits [batch, V] of each sequence's next token; at most once between two tokens.  Valid until the next call.
   MatView<const float> next_logits(std::span<Sequence* const> batch);
-  /// hiergen: consumes the tokens, one or more a sequence, then next_logits().
+  /// consume(), then next_logits().
   MatView<const float> step(std::span<const Extension> batch);
   /// The teacher-forced forward pass: consumes the tokens of a fresh sequence and visits the logits [V] of each,
   /// computed from those before it.
@@ -47,8 +49,10 @@ class Hierarchy {
   /// chunk with the same logits.
   void recgen_group(std::span<Sequence* const> batch, const Choose& choose, bool one_by_one = false);
 
-  /// Bytes of weight matrices read so far: each once a call, whatever the number of rows.
-  std::int64_t weight_bytes_read() const { return stack_.weight_bytes_read; }
+  /// What was done so far.
+  const Work& work() const { return stack_.work; }
+  /// Where the time goes; off until enabled.
+  Profile& profile() { return stack_.profile; }
 
  private:
   struct Units {  // [from, to) of some level
@@ -68,8 +72,9 @@ class Hierarchy {
   };
   struct LevelScratch {
     std::vector<Row> rows;
-    Matrix<float> chunks, units;  // of the encoder: concatenations [n, C·D_{l-1}], units [n, D_l]
-    std::vector<Units> groups;    // of the decoder: whose prefix is to be fed
+    std::vector<Sequence*> owners;  // of the encoder's rows
+    Matrix<float> chunks, units;    // of the encoder: concatenations [n, C·D_{l-1}], units [n, D_l]
+    std::vector<Units> groups;      // of the decoder: whose prefix is to be fed
     std::vector<LayoutRows> layout_rows;
     std::vector<DecoderRow> decoder_rows;
     Matrix<float> conds;                   // top level: [n, D_L]
@@ -78,10 +83,12 @@ class Hierarchy {
     Matrix<float> unrolled;                // recgen: what the groups were decoded to [n, D_{l-1}]
   };
 
-  void encode(std::span<const Extension> batch);
+  void encode(std::span<const Extension> batch, bool to_score = false);
   void encode_trunk(std::span<const Extension> batch);
   void encode_tokens(std::span<const Extension> batch);
   void encode_level(std::int64_t l, std::span<Sequence* const> batch);
+  void append_units(std::int64_t l, MatView<const float> x);
+  std::int64_t first_condition(Sequence& sequence, std::int64_t from) const;
   void forget(Sequence& sequence) const;
 
   MatView<const float> predict(std::int64_t l, std::span<const Units> units);
@@ -92,7 +99,7 @@ class Hierarchy {
   MatView<const float> run_decoder(std::int64_t l);
   std::int64_t begin_of(std::int64_t l, Sequence& sequence, std::int64_t unit) const;
   MatView<const float> head(MatView<const float> x);
-  void project(MatView<const float> x, const Weight& w, MatView<float> y);
+  void project(MatView<const float> x, const PackedWeight& w, MatView<float> y);
 
   std::int64_t L() const { return model_.n_levels(); }
   LevelScratch& scratch(std::int64_t l) { return levels_[static_cast<std::size_t>(l)]; }  // 0 serves tokens and trunk
@@ -101,6 +108,7 @@ class Hierarchy {
   StackScratch stack_;
   std::vector<LevelScratch> levels_;
   std::vector<Sequence*> sequences_;
+  std::vector<std::int64_t> wanted_;  // of each sequence of a batch: the first top-level unit that will be read
   std::vector<Units> next_;
   Matrix<float> logits_;  // [n, V]
 };

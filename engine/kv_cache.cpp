@@ -2,53 +2,83 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cstring>
+#include <limits>
 #include <utility>
 
 #include "spec/accounting.h"
 
 namespace photon {
 
-KvPool::Page::Page(KvPool& pool, Matrix<std::byte> memory) : pool_(&pool), memory_(std::move(memory)) {
-  pool_->bytes_in_use_ += memory_.cols();
+KvPool::Page::Page(KvPool& pool, std::byte* data, std::int64_t bytes) : pool_(&pool), data_(data), bytes_(bytes) {
+  pool_->bytes_in_use_ += bytes_;
   pool_->peak_bytes_ = std::max(pool_->peak_bytes_, pool_->bytes_in_use_);
 }
 
-KvPool::Page::Page(Page&& other) noexcept
-    : pool_(std::exchange(other.pool_, nullptr)), memory_(std::move(other.memory_)) {}
-
 KvPool::Page::~Page() {
-  if (pool_ == nullptr) return;
-  pool_->bytes_in_use_ -= memory_.cols();
-  pool_->classes_.find(memory_.cols())->second.free.push_back(std::move(memory_));
+  pool_->bytes_in_use_ -= bytes_;
+  pool_->classes_.find(bytes_)->second.free.push_back(data_);
 }
 
-KvPool::Page KvPool::allocate(std::int64_t bytes) {
+std::shared_ptr<KvPool::Page> KvPool::allocate(std::int64_t bytes) {
   SizeClass& pages = classes_[bytes];
   if (pages.free.empty()) {
     pages.free.reserve(pages.n_pages + 1);
-    Page page(*this, Matrix<std::byte>(1, bytes));
+    pages.free.push_back(arena_.allocate(bytes));
     ++pages.n_pages;
-    return page;
   }
-  auto memory = std::move(pages.free.back());
+  auto page = std::make_shared<Page>(*this, pages.free.back(), bytes);
   pages.free.pop_back();
-  return Page(*this, std::move(memory));
+  return page;
 }
 
-KvCache::KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, Weight::Type dtype)
+KvCache::KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, KvType type)
     : pool_(&pool),
       kind_(stack.span.kind),
+      type_(type),
+      n_layers_(stack.n_layers),
       n_kv_heads_(stack.n_kv_heads),
       head_dim_(stack.head_dim),
       page_positions_(kind_ == Span::Kind::global  ? kv_page_units
                       : kind_ == Span::Kind::chunk ? chunk_positions
                                                    : stack.span.size),
-      bytes_per_position_(kv_bytes_per_position(stack, dtype == Weight::Type::f32 ? 4 : 2)) {
-  if (!grows()) pages_.push_back(pool_->allocate(page_positions_ * bytes_per_position_));
+      layer_bytes_(n_kv_heads_ * kv_position_bytes(type, head_dim_)) {
+  assert(page_positions_ * n_layers_ * layer_bytes_ == page_positions_ * kv_bytes_per_position(stack, type));
+  if (!grows()) pages_.push_back(pool_->allocate(page_bytes()));
+}
+
+KvCache::KvCache(const KvCache& other)
+    : pool_(other.pool_),
+      kind_(other.kind_),
+      type_(other.type_),
+      n_layers_(other.n_layers_),
+      n_kv_heads_(other.n_kv_heads_),
+      head_dim_(other.head_dim_),
+      page_positions_(other.page_positions_),
+      layer_bytes_(other.layer_bytes_),
+      first_(other.first_),
+      pages_(other.pages_) {}
+
+KvCache KvCache::fork() const {
+  KvCache copy(*this);
+  if (!grows()) copy.unshare();
+  return copy;
+}
+
+void KvCache::own(std::shared_ptr<KvPool::Page>& page) {
+  if (page.use_count() == 1) return;
+  auto copy = pool_->allocate(page_bytes());
+  std::memcpy(copy->data(), page->data(), static_cast<std::size_t>(page_bytes()));
+  page = std::move(copy);
+}
+
+void KvCache::unshare() {
+  for (auto& page : pages_) own(page);
 }
 
 void KvCache::reserve(std::int64_t position) {
-  while (page_of(position) >= pages_.size()) pages_.push_back(pool_->allocate(page_positions_ * bytes_per_position_));
+  while (page_of(position) >= pages_.size()) pages_.push_back(pool_->allocate(page_bytes()));
+  own(pages_[page_of(position)]);
 }
 
 std::int64_t KvCache::first_visible(std::int64_t position) const {
@@ -65,44 +95,46 @@ std::int64_t KvCache::first_visible(std::int64_t position) const {
   return 0;
 }
 
-template <class T>
-void KvCache::write(std::int64_t layer, std::int64_t head, std::int64_t position, std::span<const float> k,
-                    std::span<const float> v) {
-  assert(page_of(position) < pages_.size());
-  assert(std::ssize(k) == head_dim_ && std::ssize(v) == head_dim_);
-  T* const page = reinterpret_cast<T*>(pages_[page_of(position)].data());
-  const std::int64_t slot = position % page_positions_;
-  const auto store = [&](std::span<const float> from, bool value) {
-    const std::span<T> to(page + offset(layer, value, head, slot), from.size());
-    if constexpr (std::is_same_v<T, float>)
-      std::ranges::copy(from, to.begin());
-    else
-      kernels().to_bf16(from, to);
-  };
-  store(k, false);
-  store(v, true);
+std::int64_t KvCache::last_together(std::int64_t position) const {
+  switch (kind_) {
+    case Span::Kind::window:
+    case Span::Kind::stream:
+      // While the window still begins at the first position, nothing that it shows is overwritten.
+      return std::max(position, first_ + page_positions_ - 1);
+    case Span::Kind::block:
+      return position - position % page_positions_ + page_positions_ - 1;
+    case Span::Kind::global:
+      return std::numeric_limits<std::int64_t>::max();
+    case Span::Kind::chunk:
+      return page_positions_ - 1;
+  }
+  return position;
 }
 
-template <class T>
-void KvCache::see(std::int64_t layer, std::int64_t head, std::int64_t position, std::vector<KvRun<T>>& runs) const {
+std::byte* KvCache::head_of(std::int64_t layer, std::int64_t head, std::int64_t position) const {
+  assert(page_of(position) < pages_.size());
+  return pages_[page_of(position)]->data() +
+         (layer * n_kv_heads_ + head) * page_positions_ * kv_position_bytes(type_, head_dim_);
+}
+
+void KvCache::write(std::int64_t layer, std::int64_t head, std::int64_t position, std::span<const float> k,
+                    std::span<const float> v) const {
+  assert(std::ssize(k) == head_dim_ && std::ssize(v) == head_dim_);
+  kv_store(type_, head_of(layer, head, position), page_positions_, position % page_positions_, k, v);
+}
+
+void KvCache::see(std::int64_t layer, std::int64_t head, std::int64_t position, std::vector<KvRun>& runs) const {
   runs.clear();
   for (std::int64_t first = first_visible(position); first <= position;) {
     const std::int64_t slot = first % page_positions_;
     const std::int64_t n = std::min(position - first + 1, page_positions_ - slot);  // up to the page's end
-    const T* const page = reinterpret_cast<const T*>(pages_[page_of(first)].data());
-    runs.push_back({.k = page + offset(layer, false, head, slot),
-                    .v = page + offset(layer, true, head, slot),
-                    .n = n,
-                    .stride = head_dim_});
+    runs.push_back({.head = head_of(layer, head, first), .slots = page_positions_, .first = slot, .n = n});
     first += n;
   }
 }
 
-template void KvCache::write<float>(std::int64_t, std::int64_t, std::int64_t, std::span<const float>,
-                                    std::span<const float>);
-template void KvCache::write<bf16>(std::int64_t, std::int64_t, std::int64_t, std::span<const float>,
-                                   std::span<const float>);
-template void KvCache::see<float>(std::int64_t, std::int64_t, std::int64_t, std::vector<KvRun<float>>&) const;
-template void KvCache::see<bf16>(std::int64_t, std::int64_t, std::int64_t, std::vector<KvRun<bf16>>&) const;
+void KvCache::count(std::int64_t position, std::int64_t layers_attended) {
+  traffic_ += {visible(position) * layers_attended * layer_bytes_, n_layers_ * layer_bytes_};
+}
 
 }  // namespace photon

@@ -1,51 +1,57 @@
-// Keys and values of one stack and one sequence: growing by pages for a global span, bounded for every other.
+// Keys and values of one stack and one sequence: growing by pages for a global span, bounded for every other. Sequences
+// that come from one prompt share its pages until one of them writes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "base/matrix.h"
-#include "kernels/kernels.h"
+#include "base/kv_type.h"
+#include "base/memory.h"
+#include "kernels/attention.h"
 #include "spec/spec.h"
 
 namespace photon {
 
-/// Where pages come from and go back to; counts what is in use.  Outlives its pages; for one thread.
+/// Where pages come from and go back to; counts what is in use, a shared page once.  Outlives its pages; for one
+/// thread.
 class KvPool {
  public:
-  /// A block of memory that returns to its pool when the last owner goes.
+  /// Memory that returns to its pool when the last cache that holds it goes.
   class Page {
    public:
-    Page(KvPool& pool, Matrix<std::byte> memory);
-    Page(Page&& other) noexcept;
-    Page& operator=(Page&&) = delete;
+    Page(KvPool& pool, std::byte* data, std::int64_t bytes);
+    Page(const Page&) = delete;
+    Page& operator=(const Page&) = delete;
     ~Page();
-    std::byte* data() { return memory_.data(); }
-    const std::byte* data() const { return memory_.data(); }
+    std::byte* data() const { return data_; }
+    std::int64_t bytes() const { return bytes_; }
 
    private:
     KvPool* pool_;
-    Matrix<std::byte> memory_;
+    std::byte* data_;
+    std::int64_t bytes_;
   };
 
   KvPool() = default;
   KvPool(const KvPool&) = delete;
   KvPool& operator=(const KvPool&) = delete;
 
-  Page allocate(std::int64_t bytes);
+  std::shared_ptr<Page> allocate(std::int64_t bytes);
   std::int64_t bytes_in_use() const { return bytes_in_use_; }
   std::int64_t peak_bytes() const { return peak_bytes_; }
   void reset_peak() { peak_bytes_ = bytes_in_use_; }
 
  private:
   struct SizeClass {
-    std::vector<Matrix<std::byte>> free;  // capacity for all: returning a page cannot fail
+    std::vector<std::byte*> free;  // capacity for all: returning a page cannot fail
     std::size_t n_pages = 0;
   };
   std::map<std::int64_t, SizeClass> classes_;  // by bytes
+  Arena arena_;
   std::int64_t bytes_in_use_ = 0, peak_bytes_ = 0;
 };
 
@@ -55,6 +61,9 @@ struct KvTraffic {
   KvTraffic& operator+=(const KvTraffic& other) {
     bytes_read += other.bytes_read, bytes_written += other.bytes_written;
     return *this;
+  }
+  friend KvTraffic operator-(const KvTraffic& a, const KvTraffic& b) {
+    return {a.bytes_read - b.bytes_read, a.bytes_written - b.bytes_written};
   }
 };
 
@@ -66,53 +75,67 @@ struct KvTraffic {
 ///   block(b)   slot p mod b, a new block overwrites the old     sees p - p mod b … p
 ///   chunk      p counts from 0 in each group, R + C - 1 slots   sees 0 … p
 ///
-/// A page holds [layer][keys | values][kv head][slot][head_dim].  Positions are written in order; a position may be
-/// written once the later ones that it overwrites are no longer needed, hence attention writes and reads row by row.
+/// A page holds [layer][kv head][what kernels/attention.h makes of keys and values].  Positions are written in order; a
+/// position may be written once the later ones that it overwrites are no longer needed: last_together() says how many
+/// may be written before the first of them attends.
 class KvCache {
  public:
   /// @param chunk_positions  R + C - 1 for the span `chunk`, not used otherwise.
-  KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, Weight::Type dtype);
+  KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, KvType type);
+  KvCache(KvCache&&) = default;
+  KvCache& operator=(KvCache&&) = default;
 
-  /// Makes room for a position: the only call that allocates.
+  /// The same positions.  A cache that grows shares its pages: one is copied when either writes into it; a bounded
+  /// cache is copied at once.  The fork's traffic begins at 0.
+  KvCache fork() const;
+  /// Copies every page that is shared.
+  void unshare();
+
+  /// Makes room for a position, in a page that is ours alone: the only call that allocates.
   void reserve(std::int64_t position);
   /// The ring begins anew: positions before this one do not exist.
   void restart(std::int64_t position) { first_ = position; }
   /// Gives all memory back; the cache cannot be used afterwards.
   void release() { pages_.clear(); }
 
-  /// Writes one head's key and value at a position of a layer.  k, v [head_dim] float32.
-  template <class T>
+  /// Writes one head's key and value at a reserved position of a layer.  k, v [head_dim] float32.
   void write(std::int64_t layer, std::int64_t head, std::int64_t position, std::span<const float> k,
-             std::span<const float> v);
+             std::span<const float> v) const;
   /// What one head sees from a position, oldest first; `runs` is overwritten (at most max_runs() entries).
-  template <class T>
-  void see(std::int64_t layer, std::int64_t head, std::int64_t position, std::vector<KvRun<T>>& runs) const;
+  void see(std::int64_t layer, std::int64_t head, std::int64_t position, std::vector<KvRun>& runs) const;
 
   std::int64_t visible(std::int64_t position) const { return position - first_visible(position) + 1; }
+  /// The last position that may be written before `position` attends, and sees from the same first position on.
+  std::int64_t last_together(std::int64_t position) const;
   std::int64_t max_runs() const { return static_cast<std::int64_t>(pages_.size()) + 1; }
-  /// Counts one row's reads and writes over all layers.
-  void count(std::int64_t position) { traffic_ += {visible(position) * bytes_per_position_, bytes_per_position_}; }
+  /// Counts one row's reads and writes over all layers; `layers_attended` is fewer where the last one is cut short.
+  void count(std::int64_t position, std::int64_t layers_attended);
 
   bool grows() const { return kind_ == Span::Kind::global; }
   std::int64_t bytes() const {
-    return static_cast<std::int64_t>(pages_.size()) * page_positions_ * bytes_per_position_;
+    return static_cast<std::int64_t>(pages_.size()) * page_positions_ * n_layers_ * layer_bytes_;
   }
   const KvTraffic& traffic() const { return traffic_; }
+  KvType type() const { return type_; }
 
  private:
+  KvCache(const KvCache& other);
+
+  std::int64_t page_bytes() const { return page_positions_ * n_layers_ * layer_bytes_; }
   std::int64_t first_visible(std::int64_t position) const;
   std::size_t page_of(std::int64_t position) const {
     return grows() ? static_cast<std::size_t>(position / page_positions_) : 0;
   }
-  std::int64_t offset(std::int64_t layer, bool value, std::int64_t head, std::int64_t slot) const {  // in elements
-    return (((layer * 2 + value) * n_kv_heads_ + head) * page_positions_ + slot) * head_dim_;
-  }
+  std::byte* head_of(std::int64_t layer, std::int64_t head, std::int64_t position) const;
+  void own(std::shared_ptr<KvPool::Page>& page);
 
   KvPool* pool_;
   Span::Kind kind_;
-  std::int64_t n_kv_heads_, head_dim_, page_positions_, bytes_per_position_;
+  KvType type_;
+  std::int64_t n_layers_, n_kv_heads_, head_dim_, page_positions_;
+  std::int64_t layer_bytes_;  // of one position
   std::int64_t first_ = 0;
-  std::vector<KvPool::Page> pages_;
+  std::vector<std::shared_ptr<KvPool::Page>> pages_;
   KvTraffic traffic_;
 };
 

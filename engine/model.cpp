@@ -3,60 +3,118 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
+#include <functional>
+#include <map>
 #include <utility>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "kernels/kernels.h"
 
 namespace photon {
 namespace {
 
-Weight as_weight(MatView<const float> m) { return {.type = Weight::Type::f32, .f32 = m}; }
-Weight as_weight(MatView<const bf16> m) { return {.type = Weight::Type::bf16, .b16 = m}; }
+constexpr auto panel = static_cast<std::size_t>(panel_outputs);
 
-float converted(float x, float) { return x; }
-bf16 converted(float x, bf16) { return to_bf16(x); }
+bool is_quantized(WeightType type) { return type == WeightType::int8 || type == WeightType::int4; }
 
-// The elements of an F32 or BF16 tensor, one by one and without alignment.
-float element(const TensorView& tensor, std::int64_t i) {
-  if (tensor.dtype == DType::f32) {
-    float x = 0;
-    std::memcpy(&x, tensor.bytes.data() + i * 4, 4);
-    return x;
-  }
-  bf16 x;
-  std::memcpy(&x, tensor.bytes.data() + i * 2, 2);
-  return to_float(x);
+QuantizedRow quantized_row(const MatrixView& m, std::int64_t r) {
+  return {.values = m.values_row(r).data(), .scales = m.scales_row(r).data()};
 }
+
+// Row r as float32, whatever it is stored as.
+void read_row(const MatrixView& m, std::int64_t r, std::span<float> out) {
+  if (m.is_quantized())
+    dequantize_row(weight_type(m.dtype), quantized_row(m, r), out);
+  else
+    m.read_row(r, out);
+}
+
+// Where a model's tensors come from: a folder, or a random generator.
+class Source {
+ public:
+  virtual ~Source() = default;
+  virtual std::vector<float> vector(const std::string& name, std::int64_t n) const = 0;
+  /// Rows of a matrix as float32; may be called from several threads.
+  using ReadRow = std::function<void(std::int64_t r, std::span<float> out)>;
+  virtual ReadRow matrix(const std::string& name) const = 0;
+  /// The matrix as it is stored, if it is.
+  virtual const MatrixView* stored(const std::string& name) const = 0;
+};
+
+class FolderSource : public Source {
+ public:
+  explicit FolderSource(const ModelFolder& folder) : folder_(folder) {}
+  std::vector<float> vector(const std::string& name, std::int64_t) const override {
+    return to_floats(folder_.weights.at(name));
+  }
+  ReadRow matrix(const std::string& name) const override {
+    return [&m = folder_.matrix(name)](std::int64_t r, std::span<float> out) { read_row(m, r, out); };
+  }
+  const MatrixView* stored(const std::string& name) const override { return &folder_.matrix(name); }
+
+ private:
+  const ModelFolder& folder_;
+};
+
+class RandomSource : public Source {
+ public:
+  explicit RandomSource(std::uint64_t seed) : seed_(seed) {}
+  std::vector<float> vector(const std::string& name, std::int64_t n) const override {
+    return std::vector<float>(static_cast<std::size_t>(n), name.ends_with("norm.weight") ? 1.0f : 0.02f);
+  }
+  ReadRow matrix(const std::string& name) const override {
+    std::uint64_t stream = 0;
+    for (const char c : name) stream = (stream ^ static_cast<unsigned char>(c)) * 0x100000001b3u;  // FNV-1a
+    return [seed = seed_, stream](std::int64_t r, std::span<float> out) {
+      Random random(seed, stream + static_cast<std::uint64_t>(r));
+      const double width = 0.02 * std::sqrt(12.0);  // of a uniform distribution of that standard deviation
+      for (float& x : out) x = static_cast<float>(width * (random.uniform() - 0.5));
+    };
+  }
+  const MatrixView* stored(const std::string&) const override { return nullptr; }
+
+ private:
+  std::uint64_t seed_;
+};
 
 class Loader {
  public:
-  Loader(Model& model, const SafeTensors& weights) : model_(model), weights_(weights) {}
-
-  Weight matrix(const std::string& name) {
-    return model_.dtype == Weight::Type::f32 ? matrix<float>(name, DType::f32, model_.converted_f32)
-                                             : matrix<bf16>(name, DType::bf16, model_.converted_bf16);
+  Loader(Model& model, const Source& source) : model_(model), source_(source) {
+    for (const TensorSpec& tensor : tensors(model.spec)) shapes_[tensor.name] = tensor.shape;
   }
-  std::vector<float> vector(const std::string& name) const {
-    const TensorView& tensor = weights_.at(name);
-    std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
-    for (std::int64_t i = 0; i < tensor.elements(); ++i) values[static_cast<std::size_t>(i)] = element(tensor, i);
-    return values;
+
+  bool has(const std::string& name) const { return shapes_.contains(name); }
+  std::vector<float> vector(const std::string& name) const { return source_.vector(name, shapes_.at(name).at(0)); }
+  PackedWeight matrix(const std::string& name) { return stacked({name}); }
+  /// Matrices of one input, outputs one after another.
+  PackedWeight stacked(const std::vector<std::string>& names) {
+    std::vector<Part> parts;
+    std::vector<std::pair<const Part*, std::int64_t>> rows;
+    for (const std::string& name : names) parts.push_back(part(name));
+    for (const Part& p : parts)
+      for (std::int64_t r = 0; r < p.rows; ++r) rows.emplace_back(&p, r);
+    return pack(rows, std::ssize(rows), parts.front().cols);
+  }
+  PackedWeight gated(const std::string& gate_name, const std::string& up_name) {
+    const Part gate = part(gate_name), up = part(up_name);
+    std::vector<std::pair<const Part*, std::int64_t>> rows;
+    for (std::int64_t first = 0; first < gate.rows; first += panel_outputs)
+      for (const Part* p : {&gate, &up})
+        for (std::int64_t r = first; r < first + panel_outputs; ++r) rows.emplace_back(r < p->rows ? p : nullptr, r);
+    return pack(rows, std::ssize(rows), gate.cols);
   }
   StackWeights stack(const std::string& at, const StackSpec& spec) {
     StackWeights s{.spec = spec, .norm_eps = static_cast<float>(model_.spec.norm_eps)};
     for (std::int64_t i = 0; i < spec.n_layers; ++i) {
-      const std::string layer = fmt::format("{}.layers.{}.", at, i);
-      const auto in_layer = [&](const char* name) { return matrix(layer + name); };
-      s.layers.push_back({.attn_norm = vector(layer + "attn_norm.weight"),
-                          .mlp_norm = vector(layer + "mlp_norm.weight"),
-                          .q = in_layer("attn.q.weight"),
-                          .k = in_layer("attn.k.weight"),
-                          .v = in_layer("attn.v.weight"),
-                          .o = in_layer("attn.o.weight"),
-                          .gate = in_layer("mlp.gate.weight"),
-                          .up = in_layer("mlp.up.weight"),
-                          .down = in_layer("mlp.down.weight")});
-      const BlockWeights& b = s.layers.back();
-      for (const Weight* w : {&b.q, &b.k, &b.v, &b.o, &b.gate, &b.up, &b.down}) s.bytes += bytes_of(*w);
+      const auto name = [&](const char* tensor) { return fmt::format("{}.layers.{}.{}.weight", at, i, tensor); };
+      s.layers.push_back({.attn_norm = vector(name("attn_norm")),
+                          .mlp_norm = vector(name("mlp_norm")),
+                          .qkv = stacked({name("attn.q"), name("attn.k"), name("attn.v")}),
+                          .o = matrix(name("attn.o")),
+                          .gate_up = gated(name("mlp.gate"), name("mlp.up")),
+                          .down = matrix(name("mlp.down"))});
     }
     s.norm = vector(at + ".norm.weight");
     return s;
@@ -65,7 +123,7 @@ class Loader {
     const LevelSpec& spec = model_.spec.level(l);
     const std::string at = fmt::format("levels.{}.", l);
     const auto optional_matrix = [&](const std::string& name) {
-      return weights_.contains(name) ? std::optional(matrix(name)) : std::nullopt;
+      return has(name) ? std::optional(matrix(name)) : std::nullopt;
     };
     return {.chunker = optional_matrix(at + "chunker.weight"),
             .encoder = stack(at + "encoder", spec.encoder),
@@ -73,67 +131,179 @@ class Loader {
             .content_proj = optional_matrix(at + "content_proj.weight"),
             .decoder = stack(at + "decoder", spec.decoder)};
   }
-
- private:
-  template <class T>
-  Weight matrix(const std::string& name, DType dtype, std::vector<Matrix<T>>& owners) {
-    const TensorView& tensor = weights_.at(name);
-    const std::int64_t rows = tensor.shape.at(0), cols = tensor.shape.at(1);
-    const auto* data = tensor.bytes.data();
-    if (tensor.dtype == dtype && reinterpret_cast<std::uintptr_t>(data) % alignof(T) == 0)
-      return as_weight(MatView<const T>{reinterpret_cast<const T*>(data), rows, cols, cols});
-    Matrix<T>& owner = owners.emplace_back(rows, cols);
-    for (std::int64_t i = 0; i < rows * cols; ++i) owner.data()[i] = converted(element(tensor, i), T{});
-    return as_weight(std::as_const(owner).view());
+  /// The embedding where it is stored, or a copy of what the source makes.
+  MatrixView embedding(const std::string& name) {
+    if (const MatrixView* stored = source_.stored(name)) return *stored;
+    const auto& shape = shapes_.at(name);
+    MatrixView m{.dtype = DType::bf16, .rows = shape[0], .cols = shape[1]};
+    const std::int64_t bytes = m.rows * m.values_row_bytes();
+    std::byte* const data = model_.memory.allocate(bytes);
+    const auto read = source_.matrix(name);
+    std::vector<float> row(static_cast<std::size_t>(m.cols));
+    for (std::int64_t r = 0; r < m.rows; ++r) {
+      read(r, row);
+      kernels().to_bf16(row, {reinterpret_cast<bf16*>(data + r * m.values_row_bytes()), row.size()});
+    }
+    m.values = {data, static_cast<std::size_t>(bytes)};
+    return m;
   }
 
+ private:
+  struct Part {
+    std::int64_t rows = 0, cols = 0;
+    Source::ReadRow read;
+    const MatrixView* as_is = nullptr;  // stored as the kernels want it: quantised rows are not touched
+  };
+  Part part(const std::string& name) const {
+    const auto& shape = shapes_.at(name);
+    const MatrixView* stored = source_.stored(name);
+    const bool as_is = stored != nullptr && stored->is_quantized() && weight_type(stored->dtype) == model_.dtype;
+    return {.rows = shape[0], .cols = shape[1], .read = source_.matrix(name), .as_is = as_is ? stored : nullptr};
+  }
+
+  // rows: of which part, and which of its rows; no part: zeros.
+  PackedWeight pack(const std::vector<std::pair<const Part*, std::int64_t>>& rows, std::int64_t outputs,
+                    std::int64_t k) {
+    PackedWeight w{.type = model_.dtype, .outputs = outputs, .k = k};
+    const std::int64_t bytes = panel_bytes(w.type, k), n_panels = w.n_panels();
+    std::byte* const panels = model_.memory.allocate(n_panels * bytes);
+#pragma omp parallel num_threads(static_cast <int>(threads()))
+    {
+      PanelRows buffer(w.type, k);
+#pragma omp for schedule(static)
+      for (std::int64_t p = 0; p < n_panels; ++p) {
+        buffer.clear();
+        for (std::int64_t o = 0; o < panel_outputs && p * panel_outputs + o < outputs; ++o)
+          if (const auto& [part, r] = rows[static_cast<std::size_t>(p * panel_outputs + o)]; part != nullptr)
+            part->as_is ? buffer.set(o, quantized_row(*part->as_is, r)) : buffer.set(o, part->read, r);
+        buffer.pack(panels + p * bytes);
+      }
+    }
+    w.panels = panels;
+    return w;
+  }
+
+  // The 16 rows of one panel, read and, where asked, quantised.
+  class PanelRows {
+   public:
+    PanelRows(WeightType type, std::int64_t k)
+        : type_(type),
+          k_(k),
+          value_bytes_(is_quantized(type) ? quantized_row_bytes(type, k) : 0),
+          floats_(panel * static_cast<std::size_t>(k)),
+          values_(panel * static_cast<std::size_t>(value_bytes_)),
+          scales_(is_quantized(type) ? panel * static_cast<std::size_t>(quant_groups(k)) : 0) {}
+    void clear() { rows_ = {}, quantized_ = {}; }
+    void set(std::int64_t o, QuantizedRow row) { quantized_[static_cast<std::size_t>(o)] = row; }
+    void set(std::int64_t o, const Source::ReadRow& read, std::int64_t r) {
+      const auto i = static_cast<std::size_t>(o), k = static_cast<std::size_t>(k_);
+      const std::span<float> row(floats_.data() + i * k, k);
+      read(r, row);
+      rows_[i] = row.data();
+      if (!is_quantized(type_)) return;
+      const auto n = static_cast<std::size_t>(value_bytes_), groups = static_cast<std::size_t>(quant_groups(k_));
+      const std::span values(values_.data() + i * n, n);
+      const std::span scales(scales_.data() + i * groups, groups);
+      quantize_row(type_, row, values, scales);
+      quantized_[i] = {.values = values.data(), .scales = scales.data()};
+    }
+    void pack(std::byte* out) const {
+      is_quantized(type_) ? pack_panel(type_, quantized_, k_, out) : pack_panel(type_, rows_, k_, out);
+    }
+
+   private:
+    WeightType type_;
+    std::int64_t k_, value_bytes_;
+    std::vector<float> floats_;
+    std::vector<std::byte> values_;
+    std::vector<bf16> scales_;
+    std::array<const float*, panel> rows_{};
+    std::array<QuantizedRow, panel> quantized_{};
+  };
+
   Model& model_;
-  const SafeTensors& weights_;
+  const Source& source_;
+  std::map<std::string, std::vector<std::int64_t>> shapes_;
 };
 
-// Reads a byte of every page, so that the first prompt is not kept waiting for the disk.
-void touch(const SafeTensors& weights) {
-  constexpr std::size_t page = 4096;
-  for (const auto& [name, tensor] : weights.tensors())
-    for (std::size_t i = 0; i < tensor.bytes.size(); i += page)
-      static_cast<void>(*static_cast<const volatile std::byte*>(&tensor.bytes[i]));
+void require_memory(const Spec& spec, WeightType type) {
+  const std::int64_t wanted = packed_bytes(spec, type), available = available_memory();
+  if (wanted > available)
+    throw InputError(
+        fmt::format("the model's weights take {:.2f} GB as {}, the machine has {:.2f} GB of memory left; "
+                    "use a smaller --dtype",
+                    static_cast<double>(wanted) * 1e-9, to_string(type), static_cast<double>(available) * 1e-9));
 }
 
-Weight::Type stored_dtype(const SafeTensors& weights) {
-  for (const auto& [name, tensor] : weights.tensors())
-    if (tensor.shape.size() == 2 && tensor.dtype != DType::bf16) return Weight::Type::f32;
-  return Weight::Type::bf16;
-}
-
-}  // namespace
-
-Model load_model(const std::filesystem::path& path, std::optional<Weight::Type> dtype) {
-  const auto folder = std::make_shared<const ModelFolder>(open_model_folder(path));
-  Model model;
-  model.spec = folder->spec;
-  model.dtype = dtype.value_or(stored_dtype(folder->weights));
-  model.tokenizer = folder->tokenizer;
-  model.folder = folder;
-
-  touch(folder->weights);
-  Loader load(model, folder->weights);
-  model.embed = load.matrix("embed.weight");
+void fill(Model& model, const Source& source, const Precision& precision, WeightType stored) {
+  model.dtype = precision.weights.value_or(stored);
+  model.kv = precision.kv.value_or(model.dtype == WeightType::f32 ? KvType::f32 : KvType::bf16);
+  require_memory(model.spec, model.dtype);
+  Loader load(model, source);
+  model.embed = load.embedding("embed.weight");
   for (std::int64_t l = 1; l <= model.n_levels(); ++l) model.levels.push_back(load.level(l));
   if (model.spec.trunk)
     model.trunk = load.stack("trunk", *model.spec.trunk);
   else
     model.start = load.vector("start.weight");
-  model.lm_head = model.spec.tie_embeddings ? model.embed : load.matrix("lm_head.weight");
+  model.lm_head = load.matrix(model.spec.tie_embeddings ? "embed.weight" : "lm_head.weight");
+}
+
+}  // namespace
+
+WeightType weight_type(DType dtype) {
+  switch (dtype) {
+    case DType::bf16:
+      return WeightType::bf16;
+    case DType::i8:
+      return WeightType::int8;
+    case DType::u8:
+      return WeightType::int4;
+    default:
+      return WeightType::f32;
+  }
+}
+
+void Model::embedding(std::int64_t token, std::span<float> out) const {
+  read_row(embed, token, out);
+  if (weight_type(embed.dtype) == dtype || embed.is_quantized()) return;
+  if (dtype == WeightType::bf16) {
+    for (float& x : out) x = to_float(to_bf16(x));
+  } else if (is_quantized(dtype)) {
+    std::vector<std::byte> values(static_cast<std::size_t>(quantized_row_bytes(dtype, std::ssize(out))));
+    std::vector<bf16> scales(static_cast<std::size_t>(quant_groups(std::ssize(out))));
+    quantize_row(dtype, out, values, scales);
+    dequantize_row(dtype, {.values = values.data(), .scales = scales.data()}, out);
+  }
+}
+
+Model load_model(const std::filesystem::path& path, const Precision& precision) {
+  const auto folder = std::make_shared<const ModelFolder>(open_model_folder(path));
+  const WeightType stored = weight_type(folder->dtype);
+  if (precision.weights && is_quantized(*precision.weights) && is_quantized(stored) && *precision.weights != stored)
+    throw InputError(fmt::format("{}: holds {} weights, which cannot become {}; quantize the original model instead",
+                                 path.string(), to_string(stored), to_string(*precision.weights)));
+  Model model;
+  model.spec = folder->spec;
+  model.tokenizer = folder->tokenizer;
+  model.folder = folder;
+  fill(model, FolderSource(*folder), precision, stored);
   return model;
 }
 
-std::int64_t bytes_of(const Weight& w) { return w.rows() * w.cols() * (w.type == Weight::Type::f32 ? 4 : 2); }
+Model random_model(const Spec& spec, const Precision& precision, std::uint64_t seed) {
+  Model model;
+  model.spec = spec;
+  fill(model, RandomSource(seed), precision, WeightType::bf16);
+  return model;
+}
 
-void read_row(const Weight& w, std::int64_t r, std::span<float> out) {
-  if (w.type == Weight::Type::f32)
-    std::ranges::copy(w.f32.row(r), out.begin());
-  else
-    std::ranges::transform(w.b16.row(r), out.begin(), to_float);
+std::int64_t packed_bytes(const Spec& spec, WeightType type) {
+  std::int64_t bytes = 0;
+  for (const TensorSpec& tensor : tensors(spec))
+    if (tensor.shape.size() == 2 && (tensor.name != "embed.weight" || spec.tie_embeddings))
+      bytes += (tensor.shape[0] + panel_outputs - 1) / panel_outputs * panel_bytes(type, tensor.shape[1]);
+  return bytes;
 }
 
 }  // namespace photon

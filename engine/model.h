@@ -1,14 +1,16 @@
-// A model's weights, structured as the equations of docs/architecture.md §2 and held in float32 or bfloat16.
+// A model's weights, structured as the equations of docs/architecture.md §2 and packed for the kernels.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
-#include "base/matrix.h"
-#include "kernels/kernels.h"
+#include "base/kv_type.h"
+#include "base/memory.h"
+#include "kernels/weights.h"
 #include "spec/spec.h"
 #include "weights/model_folder.h"
 
@@ -16,8 +18,10 @@ namespace photon {
 
 struct BlockWeights {
   std::vector<float> attn_norm, mlp_norm;  // [D]
-  Weight q, k, v, o;                       // [H*h, D], [K*h, D], [K*h, D], [D, H*h]
-  Weight gate, up, down;                   // [d_ff, D], [d_ff, D], [D, d_ff]
+  PackedWeight qkv;                        // [(H + 2K)·h, D]: q, k and v, which read the same input
+  PackedWeight o;                          // [D, H·h]
+  PackedWeight gate_up;                    // gated pair of [d_ff, D]
+  PackedWeight down;                       // [D, d_ff]
 };
 
 struct StackWeights {
@@ -25,46 +29,59 @@ struct StackWeights {
   float norm_eps = 1e-5f;
   std::vector<BlockWeights> layers{};
   std::vector<float> norm{};  // [D]
-  std::int64_t bytes = 0;     // of all its matrices: what one forward reads
 };
 
 struct LevelWeights {
-  std::optional<Weight> chunker;  // [D_l, C_l·D_{l-1}]; none for concat
+  std::optional<PackedWeight> chunker;  // [D_l, C_l·D_{l-1}]; none for concat
   StackWeights encoder;
-  Weight converter;                    // [R_l·E_l, width of cond⁽ˡ⁾]
-  std::optional<Weight> content_proj;  // P_l [E_l, D_{l-1}]; none where the widths are equal
+  PackedWeight converter;                    // [R_l·E_l, width of cond⁽ˡ⁾]
+  std::optional<PackedWeight> content_proj;  // P_l [E_l, D_{l-1}]; none where the widths are equal
   StackWeights decoder;
 };
 
-/// Immutable after loading: many sequences and threads may read it.  Matrices lie in the mapped file where its dtype is
-/// the wanted one, otherwise they are converted while loading; norms and the start latent are float32.
+/// Immutable after loading: many sequences and threads may read it.  Matrices are copied out of the file into the
+/// layout that the kernels read; norms and the start latent are float32; the embedding is looked up where the file
+/// holds it.
 struct Model {
   Spec spec;
-  Weight::Type dtype = Weight::Type::f32;  // of matrices and of KV caches
+  WeightType dtype = WeightType::f32;  // of matrices
+  KvType kv = KvType::f32;             // of KV caches
   std::optional<std::filesystem::path> tokenizer;
 
-  Weight embed;                       // [V, D_0]
+  MatrixView embed;                   // [V, D_0] as stored; see embedding()
   std::vector<LevelWeights> levels;   // levels[0] is level 1; empty for vanilla
   std::optional<StackWeights> trunk;  // vanilla only
   std::vector<float> start;           // [D_L]; empty for vanilla
-  Weight lm_head;                     // [V, head_width]; the embedding where tied
+  PackedWeight lm_head;               // [V, head_width]; the embedding where tied
 
   std::int64_t n_levels() const { return spec.n_levels(); }
   const LevelWeights& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
-  std::int64_t dtype_bytes() const { return dtype == Weight::Type::f32 ? 4 : 2; }
+  /// embed(token) as a matrix of `dtype` holds it, out [D_0].
+  void embedding(std::int64_t token, std::span<float> out) const;
 
-  std::shared_ptr<const ModelFolder> folder;  // keeps the mapping alive
-  std::vector<Matrix<float>> converted_f32;   // owners of what the file holds in the other dtype
-  std::vector<Matrix<bf16>> converted_bf16;
+  std::shared_ptr<const ModelFolder> folder;  // keeps the mapping alive; none for random_model()
+  Arena memory;                               // of the packed matrices
 };
 
-/// Loads a model folder.  Without `dtype`: bfloat16 if every matrix is stored so, else float32; nothing is rounded
-/// unasked.
-/// @throws SpecError, WeightsError or InputError naming file and field.
-Model load_model(const std::filesystem::path& folder, std::optional<Weight::Type> dtype = std::nullopt);
+/// The type of matrices that a file holds as this (ModelFolder::dtype).
+WeightType weight_type(DType dtype);
 
-/// Bytes of a matrix, and row r of it as float32.
-std::int64_t bytes_of(const Weight& w);
-void read_row(const Weight& w, std::int64_t r, std::span<float> out);  // out [cols]
+/// How a model is to be held.  Not said: weights as stored (float32 unless every matrix is bfloat16 or quantised), and
+/// KV caches in float32 for float32 weights, else bfloat16.  Nothing is rounded unasked.
+struct Precision {
+  std::optional<WeightType> weights{};
+  std::optional<KvType> kv{};
+};
+
+/// Loads a model folder.
+/// @throws SpecError, WeightsError or InputError naming file and field, also where the weights do not fit into memory
+/// or a quantised file would have to be quantised again.
+Model load_model(const std::filesystem::path& folder, const Precision& precision = {});
+
+/// A model with random weights of std 0.02, for benchmarks: made in memory, in seconds.  @throws InputError likewise.
+Model random_model(const Spec& spec, const Precision& precision, std::uint64_t seed);
+
+/// Bytes that the packed matrices of a model take.
+std::int64_t packed_bytes(const Spec& spec, WeightType type);
 
 }  // namespace photon

@@ -30,6 +30,7 @@ void Hierarchy::recgen_group(std::span<Sequence* const> batch, const Choose& cho
   }
   MatView<const float> units = predict(L(), next_);                                             // X⁽ᴸ⁾_{g-1}
   for (std::int64_t l = L(); l >= 1; --l) units = unroll(l, batch, units, choose, one_by_one);  // X̂⁽ˡ⁻¹⁾ of the group
+  wanted_.assign(batch.size(), -1);
   encode_level(L(), batch);  // Encoder_L(Chunker_L(X̂⁽ᴸ⁻¹⁾))
   for (Sequence* s : batch) {
     s->n_tokens += group_tokens;
@@ -92,7 +93,7 @@ MatView<const float> Hierarchy::unroll(std::int64_t l, std::span<Sequence* const
             std::ranges::copy(out.row(r), content(b, k, j).begin());
           } else {
             const auto index = static_cast<std::size_t>(b);
-            read_row(model_.embed, choose(index, batch[index]->n_tokens + k * C + j, logits.row(r)), content(b, k, j));
+            model_.embedding(choose(index, batch[index]->n_tokens + k * C + j, logits.row(r)), content(b, k, j));
           }
         }
     }

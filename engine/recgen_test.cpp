@@ -10,6 +10,7 @@
 #include "engine/reference.h"
 #include "engine/sampler.h"
 #include "engine/test_models.h"
+#include "kernels/kernels.h"
 #include "spec/accounting.h"
 
 namespace photon {
@@ -36,10 +37,7 @@ std::int32_t likeliest(std::int64_t, std::span<const float> logits) { return arg
 
 class RecGen : public testing::TestWithParam<NamedSpec> {
  protected:
-  RecGen() {
-    set_onednn_rows(std::numeric_limits<std::int64_t>::max());
-    set_threads(1);
-  }
+  RecGen() { set_threads(1); }
   const Spec& spec() const { return GetParam().spec; }
   std::int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }  // C_≤L
   std::vector<std::int32_t> prompt(std::int64_t groups, std::uint64_t seed = 3) const {
@@ -165,13 +163,13 @@ TEST_P(MoreLevels, IsNotHiergen) {
 TEST_P(RecGen, OnlyTheTopCacheGrowsAndBytesEqualTheAccounting) {
   Sequence sequence = started(prompt(1));
   const std::int64_t constant = sequence.kv_bytes_constant();
-  EXPECT_EQ(constant, kv_bytes_constant(spec(), Protocol::recgen, 4));
+  EXPECT_EQ(constant, kv_bytes_constant(spec(), Protocol::recgen, KvType::f32));
   for (int i = 0; i < 40; ++i) {
     generate(sequence, 1);
     EXPECT_EQ(sequence.kv_bytes_constant(), constant);
     EXPECT_EQ(sequence.kv_bytes_growing(), sequence.encoder(spec().n_levels()).bytes());
     EXPECT_EQ(sequence.kv_bytes_growing() + sequence.kv_bytes_constant(),
-              kv_bytes_allocated(spec(), Protocol::recgen, sequence.n_tokens, 4));
+              kv_bytes_allocated(spec(), Protocol::recgen, sequence.n_tokens, KvType::f32));
     EXPECT_EQ(pool.bytes_in_use(), sequence.kv_bytes_growing() + sequence.kv_bytes_constant());
     for (const UnitBuffer& units : sequence.units) EXPECT_LE(units.end() - units.first(), 64) << "units pile up";
   }

@@ -35,6 +35,11 @@ void UnitBuffer::append(std::span<const float> unit) {
   ++end_;
 }
 
+void UnitBuffer::skip() {
+  values_.clear();
+  first_ = ++end_;
+}
+
 void UnitBuffer::drop_before(std::int64_t unit) {
   if (unit <= first_) return;
   assert(unit <= end_);
@@ -47,18 +52,18 @@ Sequence::Sequence(const Model& model, KvPool& pool) : model_(&model), pool_(&po
   const std::int64_t L = spec.n_levels();
   for (std::int64_t l = 0; l <= L; ++l) units.emplace_back(l == L ? -1 : 0, spec.width(l));
   if (spec.trunk)
-    encoders.emplace_back(pool, *spec.trunk, 0, model.dtype);
+    encoders.emplace_back(pool, *spec.trunk, 0, model.kv);
   else
     units_of(L).append(model.start);
   for (std::int64_t l = 1; l <= L; ++l) {
-    encoders.emplace_back(pool, spec.level(l).encoder, 0, model.dtype);
+    encoders.emplace_back(pool, spec.level(l).encoder, 0, model.kv);
     decoders.emplace_back().caches.push_back(decoder_cache(l));
   }
 }
 
 KvCache Sequence::decoder_cache(std::int64_t l) const {
   const LevelSpec& level = model_->spec.level(l);
-  return KvCache(*pool_, level.decoder, level.converter_len + level.chunk_size - 1, model_->dtype);
+  return KvCache(*pool_, level.decoder, level.converter_len + level.chunk_size - 1, model_->kv);
 }
 
 void Sequence::keep_top_only() {
@@ -89,6 +94,21 @@ std::int64_t kv_bytes(const Sequence& sequence, bool growing) {
 }
 
 }  // namespace
+
+Sequence Sequence::fork() const {
+  Sequence other(*model_, *pool_, n_tokens, protocol);
+  other.units = units;
+  for (const KvCache& cache : encoders) other.encoders.push_back(cache.fork());
+  for (const DecoderState& decoder : decoders) {
+    DecoderState& copy = other.decoders.emplace_back(DecoderState{.fed = decoder.fed});
+    for (const KvCache& cache : decoder.caches) copy.caches.push_back(cache.fork());
+  }
+  return other;
+}
+
+void Sequence::unshare() {
+  for_each_cache(*this, [](KvCache& cache) { cache.unshare(); });
+}
 
 std::int64_t Sequence::kv_bytes_growing() const { return kv_bytes(*this, true); }
 std::int64_t Sequence::kv_bytes_constant() const { return kv_bytes(*this, false); }

@@ -49,6 +49,8 @@ class UnitBuffer {
   std::span<const float> at(std::int64_t unit, std::int64_t n = 1) const;
   void append(MatView<const float> units);
   void append(std::span<const float> unit);
+  /// Counts a unit that nobody will read, nor any before it.
+  void skip();
   void drop_before(std::int64_t unit);
 
  private:
@@ -57,14 +59,19 @@ class UnitBuffer {
 };
 
 struct DecoderState {
-  std::vector<KvCache> caches;  // one; in recgen one for each group that a `chunk` decoder runs at once
-  std::int64_t fed = 0;         // rows of the layout before this one are in the cache, or not needed
+  std::vector<KvCache> caches{};  // one; in recgen one for each group that a `chunk` decoder runs at once
+  std::int64_t fed = 0;           // rows of the layout before this one are in the cache, or not needed
 };
 
-/// Move-only: its caches live in the pool, which outlives it.
+/// Move-only, copied by fork(): its caches live in the pool, which outlives it.
 class Sequence {
  public:
   Sequence(const Model& model, KvPool& pool);
+
+  /// The same state; pages are shared until one of the two writes into them.  Its traffic begins at 0.
+  Sequence fork() const;
+  /// Gives this sequence pages of its own for all that it shares.
+  void unshare();
 
   /// recgen's caches: no encoder below the top, and a cache for each group that a `chunk` decoder runs at once.
   void keep_top_only();
@@ -87,6 +94,8 @@ class Sequence {
   DecoderState& decoder(std::int64_t l) { return decoders[static_cast<std::size_t>(l - 1)]; }
 
  private:
+  Sequence(const Model& model, KvPool& pool, std::int64_t tokens, Protocol kept)
+      : n_tokens(tokens), protocol(kept), model_(&model), pool_(&pool) {}
   KvCache decoder_cache(std::int64_t l) const;
 
   const Model* model_;
