@@ -12,8 +12,8 @@ namespace photon {
 
 /// What a product reads in place of float32 activations.  Which one a weight type wants depends on the instruction set.
 enum class InputForm {
-  f32,
-  bf16,  // rounded to nearest even, k padded with a zero to a multiple of 2
+  f32,   // k padded with a zero to a multiple of 2
+  bf16,  // rounded to nearest even, k padded likewise
   int8,  // Int8Groups, the last one padded with zeros
 };
 /// For the kernels in use: f32 for f32; bf16 or f32 for bf16; int8 for int8 and int4.

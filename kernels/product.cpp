@@ -55,11 +55,13 @@ void Inputs::fill(std::int64_t n, std::int64_t k, InputForm form, FloatRow row) 
       std::byte* out = data_.row(i).data();
       float* as_floats = form == InputForm::f32 ? reinterpret_cast<float*>(out) : floats.data();
       const float* x = row(i, std::span(as_floats, static_cast<std::size_t>(k)));
-      if (form == InputForm::bf16) {
+      if (form == InputForm::f32) {
+        if (k % 2 != 0) as_floats[k] = 0;
+      } else if (form == InputForm::bf16) {
         auto* rounded = reinterpret_cast<bf16*>(out);
         if (k % 2 != 0) rounded[k] = {};
         kernels().to_bf16({x, static_cast<std::size_t>(k)}, {rounded, static_cast<std::size_t>(k)});
-      } else if (form == InputForm::int8) {
+      } else {
         kernels().matmul->to_int8(x, reinterpret_cast<Int8Group*>(out), k);
       }
     }
