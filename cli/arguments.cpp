@@ -6,6 +6,7 @@
 #include <charconv>
 
 #include "base/error.h"
+#include "kernels/kernels.h"
 
 namespace photon {
 

@@ -15,6 +15,7 @@
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "kernels/ceilings.h"
+#include "kernels/kernels.h"
 #include "text/utf8.h"
 
 namespace photon {
