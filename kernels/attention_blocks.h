@@ -1,9 +1,9 @@
 // The order of operations that the vector versions of attention share.  For those files alone: every function is
 // internal to the file that includes it (see isa.h).
 //
-// Queries pass in tiles, positions in blocks of 64, counted from the first visible one: scores of a block, their
-// maximum, weights exp(score - maximum), weighted values.  So neither the tile nor the ends of runs decide what is
-// added to what in which order, and a row's result has the same bits alone and in company.
+// Queries pass in tiles over blocks of 64 positions, counted from the first visible one.  Of each block: scores, their
+// maximum, weights 2^(score - maximum), weighted values.  Neither the other queries of a tile nor the ends of runs
+// decide what is added to what in which order, so a row has the same bits alone and in company.
 #pragma once
 
 #include "kernels/isa.h"
@@ -13,154 +13,369 @@ namespace {
 
 using i64 = std::int64_t;
 
-constexpr i64 group_positions = 16;  // whose scores fill a vector (AVX2: two)
+constexpr i64 group_positions = 16;  // of a page: read as one or two vectors a word
 constexpr i64 block_groups = 4;
 constexpr i64 block_positions = block_groups * group_positions;
-constexpr i64 most_queries = 32;
-constexpr i64 tile_words = 4096;
 constexpr i64 largest_head = 512;
+constexpr i64 most_queries = 32;  // of a tile
+constexpr i64 tile_words = 4096;  // room for 32 queries of 128 dimensions, or 8 of 512
 
 constexpr i64 least(i64 a, i64 b) { return a < b ? a : b; }
 constexpr i64 round_up(i64 n, i64 unit) { return (n + unit - 1) / unit * unit; }
 
-/// Queries that pass over the positions together.
+// A factor on scores: log2(e) / sqrt(h), so that weights are powers of 2.
+inline float score_scale(i64 h) { return 1.44269504f / __builtin_sqrtf(static_cast<float>(h)); }
+
+// Queries that pass over the positions together.  Words are 4 bytes: so many elements of a query or a key, or the
+// weights of so many positions, as the cache type says.
 struct Tile {
-  i64 n = 0, head_dim = 0;
-  i64 steps;                                                // 4-byte words of a query: float32, 2 bf16 or 4 int8
-  i64 width;                                                // head_dim, rounded up to 32
-  i64 seen[most_queries];                                   // positions of the current block
-  alignas(64) std::uint32_t queries[tile_words];            // [n][steps], scaled by log2(e) / sqrt(h)
-  alignas(64) float out[tile_words];                        // [n][width], in an order of the ISA's choice
-  alignas(64) float scores[most_queries][block_positions];  // to the base 2
-  alignas(64) std::uint32_t weights[most_queries][block_positions];  // float32, or int16 and bf16 in pairs
-  alignas(64) float sum[most_queries][group_positions];              // of weights, a lane each
-  alignas(64) float top[most_queries], keep[most_queries];
-  // int8 queries and weights are integers times these; bias = -128 Σ q, for keys are stored as q + 128.
+  i64 n, head_dim;
+  i64 steps;                                      // words of a query
+  i64 width;                                      // head_dim and what fills up its last vectors
+  i64 seen[most_queries];                         // positions of the current block
+  alignas(64) std::uint32_t queries[tile_words];  // [n][steps]
+  alignas(64) float out[tile_words];              // [n][width], in an order of the type's choice
+  alignas(64) float scores[most_queries][block_positions];
+  alignas(64) std::uint32_t weights[most_queries][block_positions];  // [positions, or words]
+  alignas(64) float sum[most_queries][group_positions];              // of weights so far, one a lane
+  alignas(64) float top[most_queries], keep[most_queries];           // largest score so far; 2^(the one before - top)
+  // int8: queries and weights are integers times these; bias = -128 Σ q, since keys are stored as q + 128
   float query_scale[most_queries], weight_scale[most_queries];
   std::int32_t bias[most_queries];
 };
 
-/// Up to 64 consecutive positions.
+// Up to 64 consecutive positions.
 struct Block {
-  i64 n = 0;
-  const std::byte* keys[block_groups];  // [steps] of 16 · 4 bytes, key_step bytes apart
+  i64 n;
+  bool first;                           // of the queries' blocks
+  const std::byte* keys[block_groups];  // [steps] of 16 words, key_step bytes apart
   i64 key_step[block_groups];
   const std::byte* values[block_positions + 1];  // [h]; an odd last one is its own partner
-  const std::byte* ahead[block_groups];          // pages to fetch, or null
+  const std::byte* ahead[block_groups];          // pages that follow, or null
   alignas(64) float key_scale[block_positions], value_scale[block_positions];  // int8
 };
 
-/// Walks over the runs.  Groups that lie in one run are read where they are.
-template <class Ops>
-class Cursor {
- public:
-  Cursor(const AttendCall& call, i64 steps)
-      : run_(call.runs), end_(call.runs + call.n_runs), h_(call.head_dim), steps_(steps) {}
-
-  void take(i64 n, Block& block) {
-    block.n = n;
-    for (i64 g = 0; g * group_positions < n; ++g) take_group(least(n - g * group_positions, group_positions), g, block);
-    block.values[n] = block.values[n - 1];
-    for (i64 g = 0; g < block_groups; ++g) {
-      const KvRun* const next = run_ + g;
-      block.ahead[g] = next < end_ && next->slots == group_positions ? next->head : nullptr;
-    }
-  }
-
- private:
-  using Element = typename Ops::Element;
-  static constexpr i64 together = Ops::together;
-
-  void take_group(i64 n, i64 g, Block& block) {
-    while (at_ == run_->n) ++run_, at_ = 0;
-    const bool in_place = run_->n - at_ >= n && h_ % together == 0;
-    if (in_place) {
-      block.keys[g] = run_->head + (run_->first + at_) * 4;
-      block.key_step[g] = run_->slots * 4;
-    } else {
-      block.keys[g] = reinterpret_cast<const std::byte*>(gathered_ + g * steps_ * group_positions);
-      block.key_step[g] = group_positions * 4;
-    }
-    for (i64 taken = 0, m = 0; taken < n; taken += m) {
-      while (at_ == run_->n) ++run_, at_ = 0;
-      m = least(run_->n - at_, n - taken);
-      const i64 slot = run_->first + at_, position = g * group_positions + taken;
-      if (!in_place) gather(slot, m, gathered_ + g * steps_ * group_positions + taken);
-      const std::byte* value = run_->head + (run_->slots + slot) * h_ * i64{sizeof(Element)};
-      for (i64 p = 0; p < m; ++p) block.values[position + p] = value + p * h_ * i64{sizeof(Element)};
-      if constexpr (Ops::scaled) {
-        const bf16* scales = reinterpret_cast<const bf16*>(run_->head + 2 * run_->slots * h_) + slot;
-        Ops::widen(scales, m, block.key_scale + position);
-        Ops::widen(scales + run_->slots, m, block.value_scale + position);
-      }
-      at_ += m;
-    }
-  }
-
-  // The keys of n slots as columns of [steps][16] words.
-  void gather(i64 slot, i64 n, std::uint32_t* to) const {
-    const i64 slots = run_->slots, whole = h_ / together, rest = h_ % together;
-    for (i64 i = 0; i < whole; ++i) Ops::copy_words(run_->head + (i * slots + slot) * 4, n, to + i * group_positions);
-    if (rest == 0) return;
-    constexpr i64 size = sizeof(Element);
-    const std::byte* from = run_->head + (whole * slots * together + slot * rest) * size;
-    for (i64 p = 0; p < n; ++p, from += rest * size) {
-      std::uint32_t word = 0;
-      for (i64 b = 0; b < rest * size; ++b) word |= static_cast<std::uint32_t>(from[b]) << (8 * b);
-      to[whole * group_positions + p] = word;
-    }
-  }
-
-  const KvRun *run_, *end_;
-  i64 at_ = 0;  // positions of *run_ already taken
-  i64 h_, steps_;
-  alignas(64) std::uint32_t gathered_[block_groups * group_positions * largest_head / together];
-};
-
-/// Runs `kernel.operator()<N>(query)` over queries [from, to), N at a time.
+// Calls kernel.operator()<N>(first of N queries) until all from `from` to `to` are done.
 template <int N, class Kernel>
 void in_tiles_of(i64 from, i64 to, const Kernel& kernel) {
   for (; from + N <= to; from += N) kernel.template operator()<N>(from);
   if constexpr (N > 1) in_tiles_of<(N > 4 ? 4 : N / 2)>(from, to, kernel);
 }
 
-/// The queries first … first + n - 1 of the call, counted row by row.
-template <class Ops>
-void attend_tile(const AttendCall& call, i64 first, i64 n) {
-  const i64 h = call.head_dim, heads = call.q.cols / h;
-  Tile t;
-  t.n = n, t.head_dim = h, t.steps = (h + Ops::together - 1) / Ops::together, t.width = round_up(h, 32);
-  i64 visible[most_queries];
-  for (i64 i = 0, row = first / heads, head = first % heads; i < n; ++i) {
-    visible[i] = call.visible[row];
-    t.top[i] = -__builtin_inff();
-    __builtin_memset(t.sum[i], 0, sizeof t.sum[i]);
-    __builtin_memset(t.out + i * t.width, 0, static_cast<std::size_t>(t.width) * sizeof(float));
-    Ops::prepare(call.q.data + row * call.q.stride + head * h, i, t);
-    if (++head == heads) head = 0, ++row;
+/// Attention with the vectors and the arithmetic of `Type`, which has
+///
+///   Element, together        of keys and values; how many fill a word
+///   Floats, Words, lanes     vectors of 32-bit lanes, at most 16
+///   load store set1 max sub add fmadd max_of sum_of exp2 load_words store_words splat
+///   score_queries, _vectors, value_queries   what the registers hold of sums
+///   prepare                  a query as words
+///   Sum: first_score dot score               a vector of scores, 1 a position
+///   weight_positions, store_weights          weights as words
+///   Sum: no_values load_values add value     two vectors of weighted values, 1 a dimension
+///   in_order                 two such vectors, reordered by dimension
+///   scaled, prepares_values  int8; whether load_values() costs enough to be done once for several queries
+template <class Type>
+class Attention {
+ public:
+  static void attend(const AttendCall& call) {
+    const i64 heads = call.q.cols == call.head_dim ? 1 : call.q.cols / call.head_dim;
+    const i64 together = call.head_dim <= tile_words / most_queries ? most_queries : tile_words / largest_head;
+    Place place{0, 0};
+    for (i64 left = call.q.rows * heads; left > 0; left -= together)
+      place = attend_tile(call, heads, place, least(together, left));
   }
-  Cursor<Ops> cursor(call, t.steps);
-  Block block;
-  for (i64 position = 0, begin = 0; position < visible[n - 1]; position += block_positions) {
-    while (visible[begin] <= position) ++begin;  // visible does not decrease
-    for (i64 i = begin; i < n; ++i) t.seen[i] = least(visible[i] - position, block_positions);
-    cursor.take(t.seen[n - 1], block);
-    Ops::score(block, begin, t);
-    Ops::weigh(block, begin, t);
-    Ops::add_values(block, begin, t);
-  }
-  for (i64 i = 0, row = first / heads, head = first % heads; i < n; ++i) {
-    Ops::finish(t, i, call.out.data + row * call.out.stride + head * h);
-    if (++head == heads) head = 0, ++row;
-  }
-}
 
-template <class Ops>
-void attend_in_tiles(const AttendCall& call) {
-  const i64 n = call.q.rows * (call.q.cols / call.head_dim);
-  const i64 together = least(most_queries, tile_words / round_up(call.head_dim, 32));
-  for (i64 first = 0; first < n; first += together) attend_tile<Ops>(call, first, least(together, n - first));
-}
+ private:
+  using Element = typename Type::Element;
+  using Floats = typename Type::Floats;
+  using Words = typename Type::Words;
+  static constexpr i64 lanes = Type::lanes;
+  static constexpr i64 block_vectors = block_positions / lanes;
+  static constexpr i64 largest_steps = largest_head / Type::together;
+
+  // ---- positions ----
+
+  // Walks over the runs.
+  struct Cursor {
+    explicit Cursor(const AttendCall& call) : run(call.runs), end(call.runs + call.n_runs) {}
+
+    const KvRun *run, *end;
+    i64 taken = 0;                                                                      // positions of *run
+    alignas(64) std::uint32_t gathered[block_groups][largest_steps * group_positions];  // keys of groups that need it
+
+    void take(const Tile& t, i64 n, Block& block) {
+      block.n = n;
+      for (i64 g = 0; g * group_positions < n; ++g)
+        take_group(t, least(n - g * group_positions, group_positions), g, block);
+      block.values[n] = block.values[n - 1];
+      for (i64 g = 0; g < block_groups; ++g)
+        block.ahead[g] = run + g < end && run[g].slots == group_positions ? run[g].head : nullptr;
+    }
+
+    // Keys are read where they are if the group lies in one run.
+    void take_group(const Tile& t, i64 n, i64 g, Block& block) {
+      const i64 h = t.head_dim;
+      while (taken == run->n) ++run, taken = 0;
+      const bool in_place = run->n - taken >= n && h % Type::together == 0;
+      block.keys[g] = in_place ? run->head + (run->first + taken) * 4 : reinterpret_cast<const std::byte*>(gathered[g]);
+      block.key_step[g] = (in_place ? run->slots : group_positions) * 4;
+      for (i64 done = 0, m = 0; done < n; done += m, taken += m) {
+        while (taken == run->n) ++run, taken = 0;
+        m = least(run->n - taken, n - done);
+        const i64 slot = run->first + taken, position = g * group_positions + done;
+        if (!in_place) gather(t, slot, m, gathered[g] + done);
+        const std::byte* value = run->head + (run->slots + slot) * h * i64{sizeof(Element)};
+        for (i64 p = 0; p < m; ++p) block.values[position + p] = value + p * h * i64{sizeof(Element)};
+        if constexpr (Type::scaled) {
+          const bf16* scales = reinterpret_cast<const bf16*>(run->head + 2 * run->slots * h) + slot;
+          widen(scales, m, block.key_scale + position);
+          widen(scales + run->slots, m, block.value_scale + position);
+        }
+      }
+    }
+
+    // The keys of n slots become columns of [steps][16] words.
+    void gather(const Tile& t, i64 slot, i64 n, std::uint32_t* to) const {
+      const i64 whole = t.head_dim / Type::together, rest = t.head_dim % Type::together;
+      for (i64 i = 0; i < whole; ++i)
+        for (i64 p = 0; p < n; p += lanes)
+          Type::store_words(to + i * group_positions + p,
+                            Type::load_words(run->head + (i * run->slots + slot + p) * 4, n - p), n - p);
+      if (rest == 0) return;
+      const i64 bytes = rest * i64{sizeof(Element)};
+      const std::byte* from = run->head + whole * run->slots * 4 + slot * bytes;
+      for (i64 p = 0; p < n; ++p, from += bytes) {
+        std::uint32_t word = 0;
+        for (i64 b = 0; b < bytes; ++b) word |= static_cast<std::uint32_t>(from[b]) << (8 * b);
+        to[whole * group_positions + p] = word;
+      }
+    }
+
+    static void widen(const bf16* from, i64 n, float* to) {
+      for (i64 p = 0; p < n; p += lanes) Type::store(to + p, Type::load(from + p, n - p), n - p);
+    }
+  };
+
+  // ---- scores ----
+
+  // Of N queries and V vectors of positions.
+  template <int N, int V>
+  static void score_some(const Block& block, i64 query, i64 vector, bool fetch, Tile& t) {
+    typename Type::Sum sums[N][V];
+    const std::byte *keys[V], *ahead[V];
+    i64 key_step[V], n[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      const i64 position = (vector + v) * lanes, group = position / group_positions,
+                offset = position % group_positions * 4;
+      keys[v] = block.keys[group] + offset;
+      key_step[v] = block.key_step[group];
+      ahead[v] = fetch && block.ahead[group] != nullptr ? block.ahead[group] + 2 * offset : keys[v];
+      n[v] = least(block.n - position, lanes);
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) sums[i][v] = Type::first_score(t, query + i);
+    }
+    const std::uint32_t* q = t.queries + query * t.steps;
+    const auto pass = [&](auto fetches) __attribute__((always_inline)) {
+      for (i64 step = 0; step < t.steps; ++step, ++q) {
+        Words k[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          k[v] = Type::load_words(keys[v], n[v]);
+          keys[v] += key_step[v];
+          if constexpr (fetches)  // every step has as many bytes of values as of keys
+            for (i64 line = 0; line < 2 * lanes * 4; line += 64)
+              __builtin_prefetch(ahead[v] + step * group_positions * 8 + line);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < N; ++i) {
+          const Words word = Type::splat(q[i * t.steps]);
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) sums[i][v] = Type::dot(sums[i][v], word, k[v]);
+        }
+      }
+    };
+    struct Yes {
+      constexpr operator bool() const { return true; }
+    };
+    struct No {
+      constexpr operator bool() const { return false; }
+    };
+    if (fetch)
+      pass(Yes{});
+    else
+      pass(No{});
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v)
+        Type::store(t.scores[query + i] + (vector + v) * lanes,
+                    Type::score(sums[i][v], t, query + i, block.key_scale + (vector + v) * lanes), lanes);
+  }
+
+  static void score(const Block& block, i64 begin, Tile& t) {
+    in_tiles_of<Type::score_queries>(begin, t.n, [&]<int N>(i64 query) {
+      const i64 vectors = (t.seen[query + N - 1] + lanes - 1) / lanes;
+      const bool fetch = query == begin;
+      i64 v = 0;
+      for (; v + Type::score_vectors <= vectors; v += Type::score_vectors)
+        score_some<N, Type::score_vectors>(block, query, v, fetch, t);
+      for (; v < vectors; ++v) score_some<N, 1>(block, query, v, fetch, t);
+    });
+  }
+
+  // ---- weights ----
+
+  // Of queries `begin` and up; `top`, `keep` and `sum` follow.
+  static void weigh(const Block& block, i64 begin, Tile& t) {
+    for (i64 i = begin; i < t.n; ++i) {
+      Floats largest = Type::set1(t.top[i]);
+      for (i64 p = 0; p < t.seen[i]; p += lanes)
+        largest = Type::max(largest, Type::load_or_lowest(t.scores[i] + p, t.seen[i] - p));
+      const float top = Type::max_of(largest);
+      t.keep[i] = t.top[i] - top;
+      t.top[i] = top;
+    }
+    if (!block.first)
+      for (i64 i = begin; i < t.n; i += lanes)
+        Type::store(t.keep + i, Type::exp2(Type::load(t.keep + i, t.n - i)), t.n - i);
+    const i64 vectors = (block.n + lanes - 1) / lanes;
+    for (i64 i = begin; i < t.n; ++i) {
+      Floats w[block_vectors];
+      const Floats top = Type::set1(t.top[i]);
+#pragma GCC unroll 8
+      for (i64 v = 0; v < block_vectors; ++v) {
+        const i64 seen = t.seen[i] - v * lanes;
+        w[v] =
+            seen <= 0 ? Type::set1(0) : Type::exp2(Type::sub(Type::load_or_lowest(t.scores[i] + v * lanes, seen), top));
+      }
+      Floats sum = Type::add(Type::add(w[0], w[1]), Type::add(w[2], w[3]));
+      if constexpr (block_vectors == 8) sum = Type::add(sum, Type::add(Type::add(w[4], w[5]), Type::add(w[6], w[7])));
+      if (!block.first) sum = Type::fmadd(Type::load(t.sum[i], lanes), Type::set1(t.keep[i]), sum);
+      Type::store(t.sum[i], sum, lanes);
+      Type::store_weights(w, vectors, block.value_scale, i, t);
+    }
+  }
+
+  // ---- values ----
+
+  // Values as add() wants them, for queries that come later in a tile: [steps][width].
+  static constexpr i64 queries_worth_preparing = 5;
+  using PreparedValues = std::uint32_t[block_positions / Type::weight_positions * largest_head];
+
+  // V vectors of dimensions from d on, of N queries.
+  template <int N, int V, bool prepared>
+  static void add_some(const Block& block, const std::uint32_t* values, i64 query, i64 d, Tile& t) {
+    typename Type::Sum sums[N][V];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sums[i][v] = Type::no_values();
+    const i64 steps = (t.seen[query + N - 1] + Type::weight_positions - 1) / Type::weight_positions;
+    for (i64 step = 0; step < steps; ++step) {
+      Words row[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; v += 2) {
+        if constexpr (prepared) {
+          const auto* at = reinterpret_cast<const std::byte*>(values + step * t.width + d + v * lanes);
+          row[v] = Type::load_words(at, lanes);
+          row[v + 1] = Type::load_words(at + lanes * 4, lanes);
+        } else {
+          Type::load_values(block.values + step * Type::weight_positions, d + v * lanes, t.head_dim, row + v);
+        }
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) {
+        const Words weight = Type::splat(t.weights[query + i][step]);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[i][v] = Type::add_values(sums[i][v], weight, row[v]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        float* out = t.out + (query + i) * t.width + d + v * lanes;
+        Floats sum = Type::value(sums[i][v], t, query + i);
+        if (!block.first) sum = Type::fmadd(Type::load(out, lanes), Type::set1(t.keep[query + i]), sum);
+        Type::store(out, sum, lanes);
+      }
+  }
+
+  template <bool prepared>
+  static void add_all(const Block& block, const std::uint32_t* values, i64 begin, Tile& t) {
+    in_tiles_of<Type::value_queries>(begin, t.n, [&]<int N>(i64 query) {
+      i64 d = 0;
+      for (; d + 4 * lanes <= t.width; d += 4 * lanes) add_some<N, 4, prepared>(block, values, query, d, t);
+      if (d < t.width) add_some<N, 2, prepared>(block, values, query, d, t);
+    });
+  }
+
+  static void add(const Block& block, i64 begin, Tile& t) {
+    if constexpr (Type::prepares_values)
+      if (t.n - begin >= queries_worth_preparing) return prepare_and_add(block, begin, t);
+    add_all<false>(block, nullptr, begin, t);
+  }
+  static void prepare_and_add(const Block& block, i64 begin, Tile& t) {
+    alignas(64) PreparedValues values;
+    for (i64 step = 0; step * Type::weight_positions < block.n; ++step)
+      for (i64 d = 0; d < t.width; d += 2 * lanes) {
+        Words row[2];
+        Type::load_values(block.values + step * Type::weight_positions, d, t.head_dim, row);
+        Type::store_words(values + step * t.width + d, row[0], lanes);
+        Type::store_words(values + step * t.width + d + lanes, row[1], lanes);
+      }
+    add_all<true>(block, values, begin, t);
+  }
+
+  static void finish(const Tile& t, i64 i, float* out) {
+    const Floats inverse = Type::set1(1 / Type::sum_of(Type::load(t.sum[i], lanes)));
+    for (i64 d = 0; d < t.head_dim; d += 2 * lanes) {
+      Floats part[2];
+      Type::in_order(t.out + i * t.width + d, part);
+      for (i64 j = 0; j < 2 && d + j * lanes < t.head_dim; ++j)  // + 0: -0 would depend on what invisible values add
+        Type::store(out + d + j * lanes, Type::fmadd(part[j], inverse, Type::set1(0)), t.head_dim - d - j * lanes);
+    }
+  }
+
+  // ---- all of it ----
+
+  struct Place {  // of a query among those of the call
+    i64 row, head;
+    void next(i64 heads) {
+      if (++head == heads) head = 0, ++row;
+    }
+  };
+
+  // n queries from `from` on; returns where the next one is.
+  static Place attend_tile(const AttendCall& call, i64 heads, Place from, i64 n) {
+    const i64 h = call.head_dim;
+    Tile t;
+    t.n = n, t.head_dim = h, t.steps = (h + Type::together - 1) / Type::together, t.width = round_up(h, 2 * lanes);
+    i64 visible[most_queries];
+    Place place = from;
+    for (i64 i = 0; i < n; ++i, place.next(heads)) {
+      visible[i] = call.visible[place.row];
+      t.top[i] = -__builtin_inff();
+      Type::prepare(call.q.data + place.row * call.q.stride + place.head * h, i, t);
+    }
+    Cursor cursor(call);
+    Block block;
+    for (i64 position = 0, begin = 0; position < visible[n - 1]; position += block_positions) {
+      while (visible[begin] <= position) ++begin;  // visible does not decrease
+      for (i64 i = begin; i < n; ++i) t.seen[i] = least(visible[i] - position, block_positions);
+      block.first = position == 0;
+      cursor.take(t, t.seen[n - 1], block);
+      score(block, begin, t);
+      weigh(block, begin, t);
+      add(block, begin, t);
+    }
+    place = from;
+    for (i64 i = 0; i < n; ++i, place.next(heads))
+      finish(t, i, call.out.data + place.row * call.out.stride + place.head * h);
+    return place;
+  }
+};
 
 }  // namespace
 }  // namespace photon

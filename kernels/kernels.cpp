@@ -92,7 +92,7 @@ constexpr Kernels scalar = table<scalar_isa, scalar_attention, scalar_matmul>(
     "scalar", [] { return true; }, false);
 #ifdef PHOTON_X86
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
-constexpr Kernels avx2 = table<avx2_isa, scalar_attention, avx2_matmul>(
+constexpr Kernels avx2 = table<avx2_isa, avx2_attention, avx2_matmul>(
     "avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }, false);
 constexpr Kernels avx512_bf16 = table<avx512_bf16_isa, avx512_attention, avx512_matmul>(
     "avx512_bf16",
