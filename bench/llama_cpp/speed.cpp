@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Arguments {
   std::string gguf, state;
-  std::int64_t streams = 1, context = 0, tokens = 32, threads = 1;
+  std::int64_t streams = 1, context = 0, tokens = 64, threads = 1;
 };
 
 // What one pass over the weights reads: all matrices but the embedding, of which it takes a few rows.
@@ -69,14 +69,14 @@ void prefill(Model& model, std::int64_t n, RandomTokens& random) {
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Tokens per second of a prompt of `context` tokens.
+// Tokens per second of a prompt.
 double measure_prefill(const Arguments& arguments, Model& model, RandomTokens& random) {
-  model.open_context({.positions = arguments.context, .sequences = 1, .threads = arguments.threads});
-  prefill(model, std::min<std::int64_t>(arguments.context, 512), random);  // buffers and pages are there
+  model.open_context({.positions = arguments.tokens, .sequences = 1, .threads = arguments.threads});
+  prefill(model, std::min<std::int64_t>(arguments.tokens, 512), random);  // buffers and pages are there
   llama_memory_clear(llama_get_memory(model.context()), false);
   const auto start = Clock::now();
-  prefill(model, arguments.context, random);
-  return static_cast<double>(arguments.context) / seconds_since(start);
+  prefill(model, arguments.tokens, random);
+  return static_cast<double>(arguments.tokens) / seconds_since(start);
 }
 
 // Every sequence gets a cache of its own with `context` positions.  They are computed once and kept in a file, since
@@ -126,6 +126,7 @@ void run(const Arguments& arguments, bool decode) {
   const double tokens_per_s =
       decode ? measure_decode(arguments, model, random) : measure_prefill(arguments, model, random);
   const std::int64_t kv = kv_bytes_per_position(model);
+  const double mean_context = static_cast<double>(arguments.context) + 0.5 * static_cast<double>(arguments.tokens);
   char description[64] = {};
   llama_model_desc(model.model(), description, sizeof description);
   std::cout << nlohmann::ordered_json{{"engine", "llama.cpp"},
@@ -135,8 +136,8 @@ void run(const Arguments& arguments, bool decode) {
                                       {"context", arguments.context},
                                       {"tokens", arguments.tokens},
                                       {"tokens_per_s", tokens_per_s},
-                                      {"kv_bytes", kv * arguments.context * arguments.streams},
-                                      {"kv_bytes_read_per_token", kv * arguments.context},
+                                      {"kv_bytes", kv * (arguments.context + arguments.tokens) * arguments.streams},
+                                      {"kv_bytes_read_per_token", static_cast<double>(kv) * mean_context},
                                       {"weight_bytes_per_pass", weight_bytes(arguments.gguf)}}
                    .dump()
             << std::endl;
@@ -166,7 +167,7 @@ int main(int argc, char** argv) {
     return command;
   };
   CLI::App* prefill = add("prefill", "Tokens per second of a prompt");
-  prefill->add_option("--context", arguments.context, "Tokens of the prompt")->check(positive)->required();
+  prefill->add_option("--tokens", arguments.tokens, "Tokens of the prompt")->check(positive)->required();
   CLI::App* decode = add("decode", "Tokens per second of some streams together");
   decode->add_option("--context", arguments.context, "Tokens that each stream has in its cache")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 30))
