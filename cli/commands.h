@@ -10,6 +10,7 @@ namespace photon {
 void add_generate(CLI::App& app);   // text from a model, streamed, with statistics
 void add_score(CLI::App& app);      // log-probabilities of a token sequence
 void add_info(CLI::App& app);       // what a model is and what it costs
+void add_bench(CLI::App& app);      // speed and memory against the machine's ceilings
 void add_init(CLI::App& app);       // a model folder with random weights
 void add_quantize(CLI::App& app);   // a model folder with int8 or int4 weights
 void add_export(CLI::App& app);     // a vanilla model as GGUF

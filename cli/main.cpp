@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
   photon::add_generate(app);
   photon::add_score(app);
   photon::add_info(app);
+  photon::add_bench(app);
   photon::add_init(app);
   photon::add_quantize(app);
   photon::add_export(app);
