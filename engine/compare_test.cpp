@@ -72,6 +72,26 @@ TEST_P(ComparisonOf, TwoModelsEqualsTheReferenceOverSlicesAndDocuments) {
   EXPECT_NEAR(got.model_nats, want.model_nats / want.n, 1e-4);
 }
 
+TEST_P(ComparisonOf, PiecesOfASequenceIsScoringItAtOnceBitForBit) {
+  const auto tokens = random_tokens(100, GetParam().spec.vocab_size, 5);
+  const auto score = [&](std::initializer_list<std::size_t> pieces) {
+    KvPool pool;
+    Sequence sequence(model.model(), pool);
+    Hierarchy hierarchy(model.model());
+    std::vector<float> all;
+    std::span<const std::int32_t> rest = tokens;
+    for (const std::size_t n : pieces) {
+      hierarchy.score(sequence, rest.first(n), [&](std::int64_t position, std::span<const float> logits) {
+        EXPECT_EQ(position * std::ssize(logits), std::ssize(all));
+        all.insert(all.end(), logits.begin(), logits.end());
+      });
+      rest = rest.subspan(n);
+    }
+    return all;
+  };
+  EXPECT_EQ(score({1, 2, 3, 0, 5, 31, 17, 41}), score({100}));
+}
+
 TEST_P(ComparisonOf, AModelWithItselfIsExactlyNothing) {
   const auto tokens = random_tokens(40, GetParam().spec.vocab_size, 4);
   Comparer comparer(model, model);

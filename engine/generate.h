@@ -75,6 +75,8 @@ class Engine {
 
   const Model& model() const { return model_; }
   const Spec& spec() const { return model_.spec; }
+  /// @throws InputError naming the first id outside the vocabulary.
+  void check_tokens(std::span<const std::int32_t> tokens) const;
 
   /// Called with each token of a continuation; returning false ends that continuation after it.
   using OnToken = std::function<bool(std::size_t continuation, std::int32_t token)>;
@@ -94,7 +96,6 @@ class Engine {
   Score score(std::span<const std::int32_t> tokens);
 
  private:
-  void check_tokens(std::span<const std::int32_t> tokens) const;
   void check_memory(std::int64_t n_prompt, const GenerateOptions& options) const;
 
   Model model_;

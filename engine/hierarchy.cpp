@@ -263,7 +263,6 @@ MatView<const float> Hierarchy::step(std::span<const Extension> batch) {
 }
 
 void Hierarchy::score(Sequence& sequence, std::span<const std::int32_t> tokens, const Visit& visit) {
-  assert(sequence.n_tokens == 0);
   while (!tokens.empty()) {
     const auto n = std::min(tokens.size(), static_cast<std::size_t>(score_slice));
     const Extension slice{&sequence, tokens.first(n)};

@@ -37,8 +37,8 @@ class Hierarchy {
   MatView<const float> next_logits(std::span<Sequence* const> batch);
   /// consume(), then next_logits().
   MatView<const float> step(std::span<const Extension> batch);
-  /// The teacher-forced forward pass: consumes the tokens of a fresh sequence and visits the logits [V] of each,
-  /// computed from those before it.
+  /// The teacher-forced forward pass: consumes tokens and visits the logits [V] of each, computed from those before it.
+  /// A sequence that only score() has extended may be scored further, in any pieces.
   void score(Sequence& sequence, std::span<const std::int32_t> tokens, const Visit& visit);
 
   /// recgen may begin where a whole number of top-level groups is consumed and the next token's logits were not asked
