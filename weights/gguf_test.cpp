@@ -1,4 +1,4 @@
-// Properties of exported GGUF files, read back by a reader of this file's own: keys, tensors, and rows of queries and
+// Properties of exported GGUF files, read back: keys, tensors, and rows of queries and
 // keys in the order in which llama.cpp rotates them.
 #include "weights/gguf.h"
 
@@ -8,121 +8,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <fstream>
 #include <map>
 #include <numeric>
 
 #include "base/bf16.h"
-#include "base/file.h"
 #include "base/random.h"
+#include "weights/gguf_testing.h"
 #include "weights/llama_gguf.h"
 
 namespace photon {
 namespace {
 
 namespace fs = std::filesystem;
-
-struct ReadTensor {
-  std::vector<std::uint64_t> dimensions;  // fastest first
-  std::uint32_t type = 0;
-  std::uint64_t offset = 0;
-  std::vector<float> values;
-};
-struct ReadGguf {
-  std::uint32_t version = 0;
-  std::vector<std::string> keys;  // in the order of the file
-  std::map<std::string, GgufValue> metadata;
-  std::vector<std::string> names;
-  std::map<std::string, ReadTensor> tensors;
-};
-
-class Reader {
- public:
-  explicit Reader(const fs::path& path) : bytes_(read_text(path)) {}
-
-  ReadGguf read() {
-    ReadGguf file;
-    EXPECT_EQ(take(4), "GGUF");
-    file.version = number<std::uint32_t>();
-    const auto n_tensors = number<std::uint64_t>(), n_keys = number<std::uint64_t>();
-    for (std::uint64_t i = 0; i < n_keys; ++i) {
-      file.keys.push_back(string());
-      file.metadata[file.keys.back()] = value();
-    }
-    for (std::uint64_t i = 0; i < n_tensors; ++i) {
-      file.names.push_back(string());
-      ReadTensor& tensor = file.tensors[file.names.back()];
-      for (auto n = number<std::uint32_t>(); n > 0; --n) tensor.dimensions.push_back(number<std::uint64_t>());
-      tensor.type = number<std::uint32_t>();
-      tensor.offset = number<std::uint64_t>();
-    }
-    align();
-    const std::size_t data = at_;
-    for (const std::string& name : file.names) {
-      ReadTensor& tensor = file.tensors[name];
-      EXPECT_EQ(tensor.offset % 32, 0u) << name;
-      EXPECT_EQ(tensor.offset, at_ - data) << name << " does not begin where the tensor before ends";
-      std::uint64_t n = 1;
-      for (const auto dimension : tensor.dimensions) n *= dimension;
-      for (std::uint64_t i = 0; i < n; ++i)
-        tensor.values.push_back(tensor.type == 30 ? to_float(number<bf16>()) : number<float>());
-      align();
-    }
-    EXPECT_EQ(at_, bytes_.size());
-    return file;
-  }
-
- private:
-  std::string take(std::size_t n) {
-    EXPECT_LE(at_ + n, bytes_.size());
-    at_ += n;
-    return bytes_.substr(at_ - n, n);
-  }
-  template <class T>
-  T number() {
-    T value;
-    std::memcpy(&value, take(sizeof value).data(), sizeof value);
-    return value;
-  }
-  std::string string() { return take(number<std::uint64_t>()); }
-  void align() {
-    while (at_ % 32 != 0) EXPECT_EQ(take(1), std::string(1, '\0'));
-  }
-  GgufValue value() {
-    switch (const auto type = number<std::uint32_t>()) {
-      case 4:
-        return number<std::uint32_t>();
-      case 6:
-        return number<float>();
-      case 7:
-        return number<std::uint8_t>() != 0;
-      case 8:
-        return string();
-      case 9:
-        return array(number<std::uint32_t>());
-      default:
-        ADD_FAILURE() << "unexpected value type " << type;
-        return false;
-    }
-  }
-  GgufValue array(std::uint32_t type) {
-    std::vector<std::int32_t> integers;
-    std::vector<float> floats;
-    std::vector<std::string> strings;
-    for (auto n = number<std::uint64_t>(); n > 0; --n) {
-      if (type == 5) integers.push_back(number<std::int32_t>());
-      if (type == 6) floats.push_back(number<float>());
-      if (type == 8) strings.push_back(string());
-    }
-    if (type == 5) return integers;
-    if (type == 6) return floats;
-    return strings;
-  }
-
-  std::string bytes_;
-  std::size_t at_ = 0;
-};
+using testing_support::read_gguf;
+using testing_support::ReadGguf;
+using testing_support::ReadTensor;
 
 class Gguf : public ::testing::Test {
  protected:
@@ -140,7 +40,7 @@ class Gguf : public ::testing::Test {
   ReadGguf exported(const ModelFolder& folder, std::optional<DType> dtype = std::nullopt) const {
     const LlamaGguf gguf = llama_gguf(folder, "a name", dtype, 4096);
     write_gguf(root / "model.gguf", gguf.metadata, gguf.tensors);
-    return Reader(root / "model.gguf").read();
+    return read_gguf(root / "model.gguf");
   }
   std::string refusal(const GgufMetadata& metadata, const std::vector<GgufTensor>& tensors) const {
     try {
@@ -184,7 +84,7 @@ TEST_F(Gguf, EveryTypeOfValueIsReadBackAsItWasWritten) {
       {"nothing", std::vector<float>{}},
   };
   write_gguf(root / "values.gguf", metadata, {});
-  const ReadGguf file = Reader(root / "values.gguf").read();
+  const ReadGguf file = read_gguf(root / "values.gguf");
   EXPECT_EQ(file.version, 3u);
   ASSERT_EQ(file.keys.size(), metadata.size());
   for (std::size_t i = 0; i < metadata.size(); ++i) {
