@@ -83,8 +83,10 @@ struct RunArguments {
   void run(std::span<const BenchSource> measured, std::span<const BenchCase> cases) {
     if (!svg.empty() && !have_gnuplot())
       throw InputError("--svg: there is no gnuplot to draw with; install gnuplot-nox, or leave out --svg");
+    if (!svg.empty()) make_folder(svg);
     options.with_eta = ::isatty(STDERR_FILENO) == 1;
-    spdlog::info("{} cases, {} rounds; {}; seed {}", cases.size(), options.repeats, kernels().name, options.seed);
+    spdlog::info("{} {}, {} rounds; {}; seed {}", cases.size(), cases.size() == 1 ? "case" : "cases", options.repeats,
+                 kernels().name, options.seed);
     const auto results = run_bench(measured, cases, options, [](const std::string& line) { spdlog::info("{}", line); });
     if (json)
       std::cout << to_json(results, options).dump(2) << std::endl;
@@ -129,6 +131,18 @@ void add_cross(CLI::App& bench, BenchCase::Kind kind) {
   });
 }
 
+std::vector<std::filesystem::path> paper_configs() {
+  std::vector<std::filesystem::path> configs;
+  for (const char* name : {"vanilla-600m", "block-600m", "photon-600m", "photon-600m-block"}) {
+    configs.push_back(fmt::format("configs/{}.json", name));
+    if (!std::filesystem::exists(configs.back()))
+      throw InputError(
+          fmt::format("{}: not here; run bench tpm in the folder of the source, or name models by --config",
+                      configs.back().string()));
+  }
+  return configs;
+}
+
 struct PaperArguments : RunArguments {
   PaperLists lists;
   double kv_budget_gib = 4;
@@ -164,9 +178,7 @@ void add_tpm(CLI::App& bench) {
   command->callback([arguments] {
     PaperLists& wanted = arguments->lists;
     SourceLists& models = arguments->sources;
-    if (models.configs.empty() && models.folders.empty())
-      models.configs = {"configs/vanilla-600m.json", "configs/block-600m.json", "configs/photon-600m.json",
-                        "configs/photon-600m-block.json"};
+    if (models.configs.empty() && models.folders.empty()) models.configs = paper_configs();
     if (!arguments->protocols.empty()) wanted.protocols = arguments->protocols;
     wanted.threads = arguments->threads;
     wanted.kv_budget = static_cast<std::int64_t>(arguments->kv_budget_gib * 0x1p30);

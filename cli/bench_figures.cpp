@@ -100,10 +100,13 @@ std::vector<FigureLine> throughput_by_memory(std::span<const BenchResult> result
   });
 }
 
-void draw_figures(std::span<const BenchResult> results, const std::filesystem::path& folder) {
+void make_folder(const std::filesystem::path& folder) {
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
   if (failed) throw InputError(fmt::format("{}: cannot be made a folder: {}", folder.string(), failed.message()));
+}
+
+void draw_figures(std::span<const BenchResult> results, const std::filesystem::path& folder) {
   draw(folder, "throughput-context", "Tokens per second over the context",
        "set xlabel 'context, tokens'\nset ylabel 'tokens/s, all streams'\nset logscale y\n",
        throughput_by_context(results));

@@ -25,8 +25,10 @@ std::vector<FigureLine> throughput_by_context(std::span<const BenchResult> resul
 /// growing batches, or growing contexts where all batches are alike.
 std::vector<FigureLine> throughput_by_memory(std::span<const BenchResult> results);
 
+/// The folder for figures, if it is not there yet.  @throws InputError if it cannot be made
+void make_folder(const std::filesystem::path& folder);
 /// Draws FOLDER/throughput-context.svg and, of decoding, FOLDER/throughput-memory.svg, with gnuplot's scripts beside
-/// them; the folder is made if it is not there.  @throws InputError if a file cannot be written or gnuplot fails
+/// them.  @throws InputError if a file cannot be written or gnuplot fails
 void draw_figures(std::span<const BenchResult> results, const std::filesystem::path& folder);
 
 }  // namespace photon

@@ -55,6 +55,7 @@ class ModelBench {
   ModelBench(Model model, std::uint64_t seed);
 
   const Model& model() const { return model_; }
+  const KvPool& pool() const { return pool_; }
   /// Encodes the prompt of a workload, if it is not there yet; samples do so themselves, outside the measured time.
   void prepare(const Workload& workload);
   /// Generates `tokens` tokens in each stream, greedily: choosing them is part of the time.  The streams share no page.

@@ -52,7 +52,7 @@ ReadProbe::ReadProbe(std::int64_t most_bytes) : buffer_(std::max(most_bytes, thr
 }
 
 double ReadProbe::gb_s(std::int64_t bytes) const {
-  constexpr std::int64_t pass_bytes = std::int64_t{512} << 20, l2_bytes = std::int64_t{1} << 20;
+  constexpr std::int64_t pass_bytes = 128 << 20, l2_bytes = std::int64_t{1} << 20;
   const std::int64_t n_threads = std::min(threads(), buffer_.bytes() / peak_block_bytes);
   const std::int64_t n_blocks =
       std::max<std::int64_t>(1, std::min(bytes, buffer_.bytes()) / n_threads / peak_block_bytes);
@@ -69,7 +69,7 @@ double ReadProbe::gb_s(std::int64_t bytes) const {
 }
 
 double measure_peak_gop_s(Arithmetic arithmetic) {
-  constexpr double pass_seconds = 5e-3;
+  constexpr double pass_seconds = 2e-3;
   const PeakLoops& loops = peak_loops();
   const PeakLoops::Loop& loop = arithmetic == Arithmetic::f32    ? loops.f32
                                 : arithmetic == Arithmetic::bf16 ? loops.bf16
