@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/testing.h"
 #include "kernels/kernels.h"
 #include "kernels/weights.h"
 #include "weights/model_folder.h"
@@ -43,20 +44,8 @@ class Quantize : public ::testing::Test {
   }
   void TearDown() override { fs::remove_all(root); }
 
-  // Runs the command as the program would; what it printed.
-  static std::string run(std::vector<std::string> arguments) {
-    CLI::App app;
-    add_quantize(app);
-    std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
-    arguments.push_back("quantize");
-    ::testing::internal::CaptureStdout();
-    try {
-      app.parse(arguments);
-    } catch (...) {
-      ::testing::internal::GetCapturedStdout();
-      throw;
-    }
-    return ::testing::internal::GetCapturedStdout();
+  static std::string run(const std::vector<std::string>& arguments) {
+    return testing_support::run_command(add_quantize, "quantize", arguments);
   }
   std::string quantize(const std::string& type) const { return run({in, out, "--type", type, "--json"}); }
   void expect_refused(const std::string& type, const std::string& names) const {
