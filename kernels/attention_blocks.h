@@ -51,7 +51,8 @@ struct Block {
   const std::byte* keys[block_groups];  // [steps] of 16 words, key_step bytes apart
   i64 key_step[block_groups];
   const std::byte* values[block_positions + 1];  // [h]; an odd last one is its own partner
-  const std::byte* ahead[block_groups];          // pages that follow, or null
+  i64 n_ahead;                                   // pages of 16 slots that follow
+  const std::byte* ahead[block_groups];
   alignas(64) float key_scale[block_positions], value_scale[block_positions];  // int8
 };
 
@@ -67,11 +68,12 @@ void in_tiles_of(i64 from, i64 to, const Kernel& kernel) {
 ///   Element, together        of keys and values; how many fill a word
 ///   Floats, Words, lanes     vectors of 32-bit lanes, at most 16
 ///   load store set1 max sub add fmadd max_of sum_of exp2 load_words store_words splat
-///   score_queries, _vectors, value_queries   what the registers hold of sums
+///   score_queries, _vectors, _chains, value_queries  sums that the registers hold
 ///   prepare                  a query as words
-///   Sum: first_score dot score               a vector of scores, 1 a position
+///   Sum: first_score dot add_scores score   a vector of scores, one a position
 ///   weight_positions, store_weights          weights as words
-///   Sum: no_values load_values add value     two vectors of weighted values, 1 a dimension
+///   Part: part               which lanes of two vectors from a dimension on belong to the head
+///   Sum: zero load_values add_values value      two vectors of weighted values, one a dimension
 ///   in_order                 two such vectors, reordered by dimension
 ///   scaled, prepares_values  int8; whether load_values() costs enough to be done once for several queries
 template <class Type>
@@ -108,8 +110,9 @@ class Attention {
       for (i64 g = 0; g * group_positions < n; ++g)
         take_group(t, least(n - g * group_positions, group_positions), g, block);
       block.values[n] = block.values[n - 1];
-      for (i64 g = 0; g < block_groups; ++g)
-        block.ahead[g] = run + g < end && run[g].slots == group_positions ? run[g].head : nullptr;
+      block.n_ahead = 0;
+      while (block.n_ahead < block_groups && run + block.n_ahead < end && run[block.n_ahead].slots == group_positions)
+        block.ahead[block.n_ahead] = run[block.n_ahead].head, ++block.n_ahead;
     }
 
     // Keys are read where they are if the group lies in one run.
@@ -159,69 +162,77 @@ class Attention {
   // ---- scores ----
 
   // Of N queries and V vectors of positions.
-  template <int N, int V>
-  static void score_some(const Block& block, i64 query, i64 vector, bool fetch, Tile& t) {
-    typename Type::Sum sums[N][V];
+  template <int N, int V, bool fetch>
+  static void score_some(const Block& block, i64 query, i64 vector, Tile& t) {
+    constexpr int chains = Type::score_chains;  // so many sums a score, that none waits for the one before
+    typename Type::Sum sums[chains][N][V];
     const std::byte *keys[V], *ahead[V];
     i64 key_step[V], n[V];
+    const i64 steps = t.steps;
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       const i64 position = (vector + v) * lanes, group = position / group_positions,
                 offset = position % group_positions * 4;
       keys[v] = block.keys[group] + offset;
       key_step[v] = block.key_step[group];
-      ahead[v] = fetch && block.ahead[group] != nullptr ? block.ahead[group] + 2 * offset : keys[v];
+      ahead[v] = group < block.n_ahead ? block.ahead[group] + 2 * offset : keys[v];
       n[v] = least(block.n - position, lanes);
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) sums[i][v] = Type::first_score(t, query + i);
+      for (int i = 0; i < N; ++i) {
+        sums[0][i][v] = Type::first_score(t, query + i);
+#pragma GCC unroll 2
+        for (int c = 1; c < chains; ++c) sums[c][i][v] = Type::zero();
+      }
     }
-    const std::uint32_t* q = t.queries + query * t.steps;
-    const auto pass = [&](auto fetches) __attribute__((always_inline)) {
-      for (i64 step = 0; step < t.steps; ++step, ++q) {
-        Words k[V];
+    const std::uint32_t* const q = t.queries + query * steps;
+    const auto multiply = [&](i64 step, auto& sum) __attribute__((always_inline)) {
+      Words k[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          k[v] = Type::load_words(keys[v], n[v]);
-          keys[v] += key_step[v];
-          if constexpr (fetches)  // every step has as many bytes of values as of keys
-            for (i64 line = 0; line < 2 * lanes * 4; line += 64)
-              __builtin_prefetch(ahead[v] + step * group_positions * 8 + line);
-        }
+      for (int v = 0; v < V; ++v) {
+        k[v] = Type::load_words(keys[v] + step * key_step[v], n[v]);
+        if constexpr (fetch)  // every step has as many bytes of values as of keys
+          for (i64 line = 0; line < 2 * lanes * 4; line += 64)
+            __builtin_prefetch(ahead[v] + step * group_positions * 8 + line);
+      }
 #pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) {
-          const Words word = Type::splat(q[i * t.steps]);
+      for (int i = 0; i < N; ++i) {
+        const Words word = Type::splat(q[i * steps + step]);
 #pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) sums[i][v] = Type::dot(sums[i][v], word, k[v]);
-        }
+        for (int v = 0; v < V; ++v) sum[i][v] = Type::dot(sum[i][v], word, k[v]);
       }
     };
-    struct Yes {
-      constexpr operator bool() const { return true; }
-    };
-    struct No {
-      constexpr operator bool() const { return false; }
-    };
-    if (fetch)
-      pass(Yes{});
-    else
-      pass(No{});
+    i64 step = 0;
+    for (; step + chains <= steps; step += chains)
+#pragma GCC unroll 2
+      for (int c = 0; c < chains; ++c) multiply(step + c, sums[c]);
+    for (; step < steps; ++step) multiply(step, sums[0]);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v)
+      for (int v = 0; v < V; ++v) {
+        typename Type::Sum sum = sums[0][i][v];
+        if constexpr (chains == 2) sum = Type::add_scores(sum, sums[1][i][v]);
         Type::store(t.scores[query + i] + (vector + v) * lanes,
-                    Type::score(sums[i][v], t, query + i, block.key_scale + (vector + v) * lanes), lanes);
+                    Type::score(sum, t, query + i, block.key_scale + (vector + v) * lanes), lanes);
+      }
+  }
+
+  // The first queries also fetch the pages that follow.
+  template <bool fetch>
+  static void score_all(const Block& block, i64 begin, i64 end, Tile& t) {
+    in_tiles_of<Type::score_queries>(begin, end, [&]<int N>(i64 query) {
+      constexpr int together = Type::score_vectors;
+      const i64 vectors = (t.seen[query + N - 1] + lanes - 1) / lanes;
+      i64 v = 0;
+      for (; v + together <= vectors; v += together) score_some<N, together, fetch>(block, query, v, t);
+      for (; v < vectors; ++v) score_some<N, 1, fetch>(block, query, v, t);
+    });
   }
 
   static void score(const Block& block, i64 begin, Tile& t) {
-    in_tiles_of<Type::score_queries>(begin, t.n, [&]<int N>(i64 query) {
-      const i64 vectors = (t.seen[query + N - 1] + lanes - 1) / lanes;
-      const bool fetch = query == begin;
-      i64 v = 0;
-      for (; v + Type::score_vectors <= vectors; v += Type::score_vectors)
-        score_some<N, Type::score_vectors>(block, query, v, fetch, t);
-      for (; v < vectors; ++v) score_some<N, 1>(block, query, v, fetch, t);
-    });
+    const i64 fetching = block.n_ahead > 0 ? least(begin + Type::score_queries, t.n) : begin;
+    score_all<true>(block, begin, fetching, t);
+    score_all<false>(block, fetching, t.n, t);
   }
 
   // ---- weights ----
@@ -270,18 +281,21 @@ class Attention {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sums[i][v] = Type::no_values();
-    const i64 steps = (t.seen[query + N - 1] + Type::weight_positions - 1) / Type::weight_positions;
+      for (int v = 0; v < V; ++v) sums[i][v] = Type::zero();
+    const i64 steps = (t.seen[query + N - 1] + Type::weight_positions - 1) / Type::weight_positions, width = t.width;
+    typename Type::Part parts[V / 2];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v += 2) parts[v / 2] = Type::part(d + v * lanes, t.head_dim);
     for (i64 step = 0; step < steps; ++step) {
       Words row[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; v += 2) {
         if constexpr (prepared) {
-          const auto* at = reinterpret_cast<const std::byte*>(values + step * t.width + d + v * lanes);
+          const auto* at = reinterpret_cast<const std::byte*>(values + step * width + d + v * lanes);
           row[v] = Type::load_words(at, lanes);
           row[v + 1] = Type::load_words(at + lanes * 4, lanes);
         } else {
-          Type::load_values(block.values + step * Type::weight_positions, d + v * lanes, t.head_dim, row + v);
+          Type::load_values(block.values + step * Type::weight_positions, d + v * lanes, parts[v / 2], row + v);
         }
       }
 #pragma GCC unroll 8
@@ -321,7 +335,7 @@ class Attention {
     for (i64 step = 0; step * Type::weight_positions < block.n; ++step)
       for (i64 d = 0; d < t.width; d += 2 * lanes) {
         Words row[2];
-        Type::load_values(block.values + step * Type::weight_positions, d, t.head_dim, row);
+        Type::load_values(block.values + step * Type::weight_positions, d, Type::part(d, t.head_dim), row);
         Type::store_words(values + step * t.width + d, row[0], lanes);
         Type::store_words(values + step * t.width + d + lanes, row[1], lanes);
       }

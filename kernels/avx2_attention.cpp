@@ -10,7 +10,7 @@ struct Vectors {
   using Floats = __m256;
   using Words = __m256i;
   static constexpr i64 lanes = 8;
-  static constexpr int score_queries = 2, score_vectors = 4, value_queries = 2;
+  static constexpr int score_queries = 2, score_vectors = 4, score_chains = 1, value_queries = 2;
 
   static Floats load(const float* p, i64 n) { return photon::load(p, n); }
   static Floats load(const bf16* p, i64 n) { return photon::load(p, n); }
@@ -35,6 +35,9 @@ struct Vectors {
   static Floats fmadd(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
   static float max_of(Floats v) { return photon::max_of(v); }
   static float sum_of(Floats v) { return photon::sum_of(v); }
+
+  using Part = i64;
+  static Part part(i64 d, i64 h) { return h - d; }
 
   // 2^x for x <= 0: within 1e-7 of itself, 1 for 0, 0 below -126.5.
   static Floats exp2(Floats x) {
@@ -92,11 +95,11 @@ struct F32 : Vectors {
     for (i64 v = 0; v < vectors; ++v)
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.weights[i]) + v, _mm256_castps_si256(w[v]));
   }
-  static Sum no_values() { return set1(0); }
-  static void load_values(const std::byte* const* rows, i64 d, i64 h, Words* v) {
+  static Sum zero() { return set1(0); }
+  static void load_values(const std::byte* const* rows, i64 d, Part left, Words* v) {
     const float* row = reinterpret_cast<const float*>(rows[0]) + d;
-    v[0] = _mm256_castps_si256(load(row, h - d));
-    v[1] = _mm256_castps_si256(load_some(row + lanes, h - d - lanes));
+    v[0] = _mm256_castps_si256(load(row, left));
+    v[1] = _mm256_castps_si256(load_some(row + lanes, left - lanes));
   }
   static Sum add_values(Sum sum, Words weight, Words values) {
     return _mm256_fmadd_ps(_mm256_castsi256_ps(weight), _mm256_castsi256_ps(values), sum);
@@ -128,11 +131,11 @@ struct Bf16 : F32 {
     sum = F32::dot(sum, _mm256_slli_epi32(query, 16), _mm256_slli_epi32(keys, 16));
     return F32::dot(sum, _mm256_and_si256(query, upper), _mm256_and_si256(keys, upper));
   }
-  static void load_values(const std::byte* const* rows, i64 d, i64 h, Words* v) {
+  static void load_values(const std::byte* const* rows, i64 d, Part left, Words* v) {
     const std::byte* row = rows[0] + 2 * d;
-    v[0] = _mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bytes(row, 2 * (h - d))), 16);
-    v[1] = h - d <= lanes ? _mm256_setzero_si256()
-                          : _mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bytes(row + 16, 2 * (h - d - lanes))), 16);
+    v[0] = _mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bytes(row, 2 * left)), 16);
+    v[1] = left <= lanes ? _mm256_setzero_si256()
+                         : _mm256_slli_epi32(_mm256_cvtepu16_epi32(load_bytes(row + 16, 2 * (left - lanes))), 16);
   }
 };
 
@@ -190,11 +193,11 @@ struct Int8 : Vectors {
     }
     t.weight_scale[i] = largest / 32767;
   }
-  static Sum no_values() { return _mm256_setzero_si256(); }
+  static Sum zero() { return _mm256_setzero_si256(); }
   // Pairs of dimensions 0-3 8-11, and of the others.
-  static void load_values(const std::byte* const* rows, i64 d, i64 h, Words* v) {
-    const Words first = _mm256_cvtepi8_epi16(load_bytes(rows[0] + d, h - d)),
-                second = _mm256_cvtepi8_epi16(load_bytes(rows[1] + d, h - d));
+  static void load_values(const std::byte* const* rows, i64 d, Part left, Words* v) {
+    const Words first = _mm256_cvtepi8_epi16(load_bytes(rows[0] + d, left)),
+                second = _mm256_cvtepi8_epi16(load_bytes(rows[1] + d, left));
     v[0] = _mm256_unpacklo_epi16(first, second);
     v[1] = _mm256_unpackhi_epi16(first, second);
   }

@@ -10,7 +10,7 @@ struct Vectors {
   using Floats = __m512;
   using Words = __m512i;
   static constexpr i64 lanes = 16;
-  static constexpr int score_queries = 6, score_vectors = 4, value_queries = 6;
+  static constexpr int score_queries = 6, score_vectors = 2, score_chains = 2, value_queries = 6;
 
   static Floats load(const float* p, i64 n) { return photon::load(p, n); }
   static Floats load(const bf16* p, i64 n) { return photon::load(p, n); }
@@ -33,6 +33,9 @@ struct Vectors {
   static Floats fmadd(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   static float max_of(Floats v) { return _mm512_reduce_max_ps(v); }
   static float sum_of(Floats v) { return _mm512_reduce_add_ps(v); }
+
+  using Part = __mmask32;
+  static Part part(i64 d, i64 h) { return first_lanes32(least(h - d, 32)); }
 
   // 2^x for x <= 0: within 1e-7 of itself, 1 for 0, 0 below -150.
   static Floats exp2(Floats x) {
@@ -76,7 +79,8 @@ struct F32 : Vectors {
     for (i64 d = 0; d < t.head_dim; d += 16)
       store(to + d, _mm512_mul_ps(load(q + d, t.head_dim - d), scale), t.head_dim - d);
   }
-  static Sum first_score(const Tile&, i64) { return set1(0); }
+  static Sum first_score(const Tile&, i64) { return zero(); }
+  static Sum add_scores(Sum a, Sum b) { return add(a, b); }
   static Sum dot(Sum sum, Words query, Words keys) {
     return _mm512_fmadd_ps(_mm512_castsi512_ps(query), _mm512_castsi512_ps(keys), sum);
   }
@@ -85,11 +89,11 @@ struct F32 : Vectors {
   static void store_weights(const Floats* w, i64 vectors, const float*, i64 i, Tile& t) {
     for (i64 v = 0; v < vectors; ++v) _mm512_storeu_ps(t.weights[i] + v * lanes, w[v]);
   }
-  static Sum no_values() { return set1(0); }
-  static void load_values(const std::byte* const* rows, i64 d, i64 h, Words* v) {
+  static Sum zero() { return set1(0); }
+  static void load_values(const std::byte* const* rows, i64 d, Part part, Words* v) {
     const float* row = reinterpret_cast<const float*>(rows[0]) + d;
-    v[0] = _mm512_castps_si512(load(row, h - d));
-    v[1] = _mm512_castps_si512(load_some(row + 16, h - d - 16));
+    v[0] = _mm512_maskz_loadu_epi32(static_cast<__mmask16>(part), row);
+    v[1] = _mm512_maskz_loadu_epi32(static_cast<__mmask16>(part >> 16), row + 16);
   }
   static Sum add_values(Sum sum, Words weight, Words values) { return dot(sum, weight, values); }
   static Floats value(Sum sum, const Tile&, i64) { return sum; }
@@ -111,7 +115,8 @@ struct Bf16 : Vectors {
       store_words(t.queries + i * t.steps + d / 2, (Words)_mm512_cvtne2ps_pbh(high, low), t.steps - d / 2);
     }
   }
-  static Sum first_score(const Tile&, i64) { return set1(0); }
+  static Sum first_score(const Tile&, i64) { return zero(); }
+  static Sum add_scores(Sum a, Sum b) { return add(a, b); }
   static Sum dot(Sum sum, Words query, Words keys) { return _mm512_dpbf16_ps(sum, (__m512bh)keys, (__m512bh)query); }
   static Floats score(Sum sum, const Tile&, i64, const float*) { return sum; }
 
@@ -119,11 +124,9 @@ struct Bf16 : Vectors {
     for (i64 v = 0; v < vectors; v += 2)
       _mm512_storeu_si512(t.weights[i] + v * lanes / 2, (Words)_mm512_cvtne2ps_pbh(w[v + 1], w[v]));
   }
-  static Sum no_values() { return set1(0); }
-  static void load_values(const std::byte* const* rows, i64 d, i64 h, Words* v) {
-    const __mmask32 lanes_of_row = first_lanes32(least(h - d, 32));
-    pair(_mm512_maskz_loadu_epi16(lanes_of_row, rows[0] + 2 * d),
-         _mm512_maskz_loadu_epi16(lanes_of_row, rows[1] + 2 * d), v);
+  static Sum zero() { return set1(0); }
+  static void load_values(const std::byte* const* rows, i64 d, Part part, Words* v) {
+    pair(_mm512_maskz_loadu_epi16(part, rows[0] + 2 * d), _mm512_maskz_loadu_epi16(part, rows[1] + 2 * d), v);
   }
   static Sum add_values(Sum sum, Words weights, Words values) { return dot(sum, weights, values); }
   static Floats value(Sum sum, const Tile&, i64) { return sum; }
@@ -153,6 +156,7 @@ struct Int8 : Vectors {
     t.query_scale[i] = largest / 127 * score_scale(h);
     t.bias[i] = -128 * _mm512_reduce_add_epi32(sum);
   }
+  static Sum add_scores(Sum a, Sum b) { return _mm512_add_epi32(a, b); }
   static Sum first_score(const Tile& t, i64 i) { return _mm512_set1_epi32(t.bias[i]); }
   static Sum dot(Sum sum, Words query, Words keys) { return _mm512_dpbusd_epi32(sum, keys, query); }
   static Floats score(Sum sum, const Tile& t, i64 i, const float* key_scale) {
@@ -172,11 +176,10 @@ struct Int8 : Vectors {
                           _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(scaled_weights[v], inverse))));
     t.weight_scale[i] = largest / 32767;
   }
-  static Sum no_values() { return _mm512_setzero_si512(); }
-  static void load_values(const std::byte* const* rows, i64 d, i64 h, Words* v) {
-    const __mmask32 lanes_of_row = first_lanes32(least(h - d, 32));
-    pair(_mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(lanes_of_row, rows[0] + d)),
-         _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(lanes_of_row, rows[1] + d)), v);
+  static Sum zero() { return _mm512_setzero_si512(); }
+  static void load_values(const std::byte* const* rows, i64 d, Part part, Words* v) {
+    pair(_mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(part, rows[0] + d)),
+         _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(part, rows[1] + d)), v);
   }
   static Sum add_values(Sum sum, Words weights, Words values) { return _mm512_dpwssd_epi32(sum, weights, values); }
   static Floats value(Sum sum, const Tile& t, i64 i) {
