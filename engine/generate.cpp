@@ -209,6 +209,11 @@ void Engine::check_tokens(std::span<const std::int32_t> tokens) const {
                                    spec().vocab_size - 1));
 }
 
+void Engine::check_protocol(Protocol protocol) const {
+  if (protocol == Protocol::recgen && spec().n_levels() == 0)
+    throw InputError("--protocol recgen needs a model with levels, this one is vanilla; use hiergen");
+}
+
 // The caches at their fullest: pages of whole prompts are shared, everything else each continuation has for itself.
 void Engine::check_memory(std::int64_t n_prompt, const GenerateOptions& options) const {
   const std::int64_t context = n_prompt + options.n_tokens;
@@ -233,8 +238,7 @@ Generation Engine::generate(std::span<const std::int32_t> prompt, const Generate
                             const OnToken& on_token) {
   check_tokens(prompt);
   check(options);
-  if (options.protocol == Protocol::recgen && spec().n_levels() == 0)
-    throw InputError("--protocol recgen needs a model with levels, this one is vanilla; use hiergen");
+  check_protocol(options.protocol);
   check_memory(std::ssize(prompt), options);
 
   pool_.reset_peak();
@@ -268,18 +272,25 @@ Generation Engine::generate(std::span<const std::int32_t> prompt, const Generate
   return generation;
 }
 
-Score Engine::score(std::span<const std::int32_t> tokens) {
+Score Engine::score(std::span<const std::int32_t> tokens, Protocol protocol) {
   check_tokens(tokens);
+  check_protocol(protocol);
   Sequence sequence(model_, pool_);
   Score score;
-  score.logprobs.reserve(tokens.size());
-  score.argmax.reserve(tokens.size());
-  hierarchy_.score(sequence, tokens, [&](std::int64_t position, std::span<const float> logits) {
+  score.logprobs.resize(tokens.size());
+  score.argmax.resize(tokens.size());
+  const auto visit = [&](std::int64_t position, std::span<const float> logits) {
     require_finite(logits, position);
-    const auto token = static_cast<std::size_t>(tokens[static_cast<std::size_t>(position)]);
-    score.logprobs.push_back(logits[token] - kernels().log_sum_exp(logits));
-    score.argmax.push_back(argmax(logits));
-  });
+    const auto i = static_cast<std::size_t>(position);
+    score.logprobs[i] = logits[static_cast<std::size_t>(tokens[i])] - kernels().log_sum_exp(logits);
+    score.argmax[i] = argmax(logits);
+  };
+  const Hierarchy::Extension all{&sequence, tokens};
+  if (protocol == Protocol::recgen)
+    hierarchy_.score_recgen(
+        {&all, 1}, [&](std::size_t, std::int64_t position, std::span<const float> logits) { visit(position, logits); });
+  else
+    hierarchy_.score(sequence, tokens, visit);
   return score;
 }
 

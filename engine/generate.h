@@ -77,6 +77,8 @@ class Engine {
   const Spec& spec() const { return model_.spec; }
   /// @throws InputError naming the first id outside the vocabulary.
   void check_tokens(std::span<const std::int32_t> tokens) const;
+  /// @throws InputError for recgen without a level.
+  void check_protocol(Protocol protocol) const;
 
   /// Called with each token of a continuation; returning false ends that continuation after it.
   using OnToken = std::function<bool(std::size_t continuation, std::int32_t token)>;
@@ -91,9 +93,10 @@ class Engine {
   Generation generate(std::span<const std::int32_t> prompt, const GenerateOptions& options,
                       const OnToken& on_token = {});
 
-  /// Teacher-forced log-probabilities of a whole sequence, in bounded memory.  @throws InputError for ids outside the
-  /// vocabulary.
-  Score score(std::span<const std::int32_t> tokens);
+  /// Log-probabilities that a protocol gives a whole sequence, in bounded memory.  hiergen: the teacher-forced forward
+  /// pass. recgen: group by group from the empty context, the tokens forced through recgen's own states.
+  /// @throws InputError for ids outside the vocabulary, or recgen without a level.
+  Score score(std::span<const std::int32_t> tokens, Protocol protocol = Protocol::hiergen);
 
  private:
   void check_memory(std::int64_t n_prompt, const GenerateOptions& options) const;

@@ -96,8 +96,21 @@ void Hierarchy::append_units(std::int64_t l, MatView<const float> x) {
   std::int64_t r = 0;
   for (std::size_t i = 0; i < t.rows.size(); ++i) {
     UnitBuffer& units = t.owners[i]->units_of(l);
-    t.rows[i].output ? units.append(x.row(r++)) : units.skip();
+    if (!t.rows[i].output) {
+      units.skip();
+      continue;
+    }
+    show(*t.owners[i], l, units.end(), /*predicted=*/false, x.slice(r, 1));
+    units.append(x.row(r++));
   }
+}
+
+// Units `first` … of a level, for whoever watches.
+void Hierarchy::show(const Sequence& sequence, std::int64_t level, std::int64_t first, bool predicted,
+                     MatView<const float> x) const {
+  if (!watch_unit_ || level < 1 || level >= L()) return;
+  for (std::int64_t r = 0; r < x.rows; ++r)
+    watch_unit_({.sequence = &sequence, .level = level, .index = first + r, .predicted = predicted, .x = x.row(r)});
 }
 
 // ---- top-down ----
@@ -122,7 +135,12 @@ MatView<const float> Hierarchy::predict(std::int64_t l, std::span<const Units> u
     assert(begin <= layout.row_of(u.from));
     batch.push_back({.sequence = u.sequence, .begin = begin, .end = end, .wanted = layout.row_of(u.from)});
   }
-  return decode(l + 1, batch);
+  const MatView<const float> x = decode(l + 1, batch);
+  for (std::int64_t r = 0; const Units& u : units) {
+    show(*u.sequence, l, u.from, /*predicted=*/true, x.slice(r, u.to - u.from));
+    r += u.to - u.from;
+  }
+  return x;
 }
 
 // Where Decoder_l has to begin, or to go on, so that its predictions from `unit` on are exact.

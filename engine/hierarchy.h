@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/matrix.h"
@@ -26,6 +27,7 @@ class Hierarchy {
     std::span<const std::int32_t> tokens;
   };
   using Visit = std::function<void(std::int64_t position, std::span<const float> logits)>;
+  using VisitOf = std::function<void(std::size_t b, std::int64_t position, std::span<const float> logits)>;
   using Choose = std::function<std::int32_t(std::size_t b, std::int64_t position, std::span<const float> logits)>;
 
   /// Consumes a prompt of any length, also 0, in slices of bounded memory: encoders only.  Comes first in every
@@ -38,7 +40,7 @@ class Hierarchy {
   /// consume(), then next_logits().
   MatView<const float> step(std::span<const Extension> batch);
   /// The teacher-forced forward pass: consumes tokens and visits the logits [V] of each, computed from those before it.
-  /// A sequence that only score() has extended may be scored further, in any pieces.
+  /// Goes on where prefill() or score() stopped, in any pieces.
   void score(Sequence& sequence, std::span<const std::int32_t> tokens, const Visit& visit);
 
   /// recgen may begin where a whole number of top-level groups is consumed and the next token's logits were not asked
@@ -48,6 +50,22 @@ class Hierarchy {
   /// from its logits [V]: within a chunk in order, the chunks of a group interleaved; or, `one_by_one`, chunk after
   /// chunk with the same logits.
   void recgen_group(std::span<Sequence* const> batch, const Choose& choose, bool one_by_one = false);
+  /// recgen with the tokens given instead of chosen: visits the logits [V] of each token of batch[b], as recgen_group()
+  /// computes them from recgen's own states.  A sequence inside a top-level group finishes it like score() before
+  /// recgen begins, as generation does.  What would follow an incomplete last group is left out, and its sequence
+  /// cannot go on.
+  void score_recgen(std::span<const Extension> batch, const VisitOf& visit);
+
+  /// A unit between tokens and the top level, 1 <= level < L: X as its encoder makes it, or X̂ as the decoder above
+  /// predicts it (again where a `stream` decoder replays).
+  struct Unit {
+    const Sequence* sequence = nullptr;
+    std::int64_t level = 0, index = 0;
+    bool predicted = false;
+    std::span<const float> x;  // [D_level]
+  };
+  /// Watches every unit that is made from now on; none for an empty function.
+  void watch_units(std::function<void(const Unit&)> watch) { watch_unit_ = std::move(watch); }
 
   /// What was done so far.
   const Work& work() const { return stack_.work; }
@@ -90,6 +108,8 @@ class Hierarchy {
   void append_units(std::int64_t l, MatView<const float> x);
   std::int64_t first_condition(Sequence& sequence, std::int64_t from) const;
   void forget(Sequence& sequence) const;
+  void show(const Sequence& sequence, std::int64_t level, std::int64_t first, bool predicted,
+            MatView<const float> x) const;
 
   MatView<const float> predict(std::int64_t l, std::span<const Units> units);
   MatView<const float> decode(std::int64_t l, std::span<const LayoutRows> batch);
@@ -111,6 +131,7 @@ class Hierarchy {
   std::vector<std::int64_t> wanted_;  // of each sequence of a batch: the first top-level unit that will be read
   std::vector<Units> next_;
   Matrix<float> logits_;  // [n, V]
+  std::function<void(const Unit&)> watch_unit_;
 };
 
 }  // namespace photon

@@ -1,6 +1,7 @@
 // recgen: the decoders unroll a whole top-level group from its condition, level by level.  docs/architecture.md §3.
 #include <algorithm>
 #include <cassert>
+#include <functional>
 
 #include "engine/hierarchy.h"
 
@@ -35,6 +36,39 @@ void Hierarchy::recgen_group(std::span<Sequence* const> batch, const Choose& cho
   for (Sequence* s : batch) {
     s->n_tokens += group_tokens;
     forget(*s);
+  }
+}
+
+void Hierarchy::score_recgen(std::span<const Extension> batch, const VisitOf& visit) {
+  const std::int64_t group_tokens = model_.spec.chunk_tokens(L());
+  struct Forced {
+    std::size_t b = 0;
+    Sequence* sequence = nullptr;
+    std::span<const std::int32_t> tokens;  // from its next group on
+  };
+  std::vector<Forced> active;
+  for (std::size_t b = 0; b < batch.size(); ++b) {
+    Forced& f = active.emplace_back(Forced{.b = b, .sequence = batch[b].sequence, .tokens = batch[b].tokens});
+    if (f.sequence->protocol == Protocol::recgen) continue;
+    const std::int64_t missing = (group_tokens - f.sequence->n_tokens % group_tokens) % group_tokens;
+    const std::size_t n = std::min(f.tokens.size(), static_cast<std::size_t>(missing));
+    score(*f.sequence, f.tokens.first(n), std::bind_front(visit, b));
+    f.tokens = f.tokens.subspan(n);
+    if (f.sequence->n_tokens % group_tokens == 0) start_recgen(*f.sequence);
+  }
+  std::vector<Sequence*> sequences;
+  while (std::erase_if(active, [](const Forced& f) { return f.tokens.empty(); }), !active.empty()) {
+    sequences.clear();
+    for (const Forced& f : active) sequences.push_back(f.sequence);
+    recgen_group(sequences, [&](std::size_t i, std::int64_t position, std::span<const float> logits) {
+      const Forced& f = active[i];
+      const std::int64_t token = position - f.sequence->n_tokens;
+      if (token >= std::ssize(f.tokens)) return std::int32_t{0};  // any: no earlier position sees it
+      visit(f.b, position, logits);
+      return f.tokens[static_cast<std::size_t>(token)];
+    });
+    for (Forced& f : active)
+      f.tokens = f.tokens.subspan(std::min(f.tokens.size(), static_cast<std::size_t>(group_tokens)));
   }
 }
 
@@ -98,8 +132,12 @@ MatView<const float> Hierarchy::unroll(std::int64_t l, std::span<Sequence* const
         }
     }
   }
-  for (std::int64_t b = 0; b < B; ++b)
-    batch[static_cast<std::size_t>(b)]->units_of(l - 1).append(t.unrolled.view().slice(b * n * C, n * C));
+  for (std::int64_t b = 0; b < B; ++b) {
+    UnitBuffer& units = batch[static_cast<std::size_t>(b)]->units_of(l - 1);
+    const MatView<const float> x = t.unrolled.view().slice(b * n * C, n * C);
+    show(*batch[static_cast<std::size_t>(b)], l - 1, units.end(), /*predicted=*/true, x);
+    units.append(x);
+  }
   return t.unrolled;
 }
 

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/error.h"
+#include "engine/generate.h"
 #include "engine/hierarchy.h"
 #include "engine/reference.h"
 #include "engine/sampler.h"
@@ -192,6 +194,136 @@ TEST_P(RecGen, SequencesInOneBatchDoNotTouchEachOther) {
       EXPECT_TRUE(std::ranges::equal(alone[b].logits[i], logits)) << "sequence " << b << ", token " << i;
       return argmax(logits);
     });
+}
+
+// ---- tokens given instead of chosen ----
+
+using Logits = std::vector<std::vector<float>>;
+
+class ForcedRecGen : public RecGen {
+ protected:
+  // Logits of `tokens` after a context of any length.
+  Logits forced(std::span<const std::int32_t> context, std::span<const std::int32_t> tokens) {
+    Sequence sequence(model, pool);
+    hierarchy.prefill(sequence, context);
+    Logits logits(tokens.size());
+    const Hierarchy::Extension all{&sequence, tokens};
+    hierarchy.score_recgen({&all, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
+      auto& of_token = logits.at(static_cast<std::size_t>(position) - context.size());
+      EXPECT_TRUE(of_token.empty()) << "visited twice";
+      of_token.assign(row.begin(), row.end());
+    });
+    return logits;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Specs, ForcedRecGen, testing::ValuesIn(specs_where(has_levels)),
+                         testing::PrintToStringParamName());
+
+TEST_P(ForcedRecGen, TokensHaveTheReferencesLogits) {
+  for (const std::int64_t groups : {0, 2}) {
+    const auto context = prompt(groups), tokens = prompt(3, /*seed=*/9);
+    const Logits got = forced(context, tokens);
+    const auto want = reference_recgen_logits(folder.path(), context, tokens);
+    double worst = 0;
+    for (std::size_t i = 0; i < want.size(); ++i) {
+      ASSERT_EQ(got[i].size(), want[i].size()) << "token " << i;
+      for (std::size_t v = 0; v < want[i].size(); ++v)
+        worst = std::max(worst, std::abs(static_cast<double>(got[i][v]) - want[i][v]));
+    }
+    EXPECT_LE(worst, 2e-4) << groups << " groups before";
+  }
+}
+
+TEST_P(ForcedRecGen, WhereATextEndsChangesNoLogitsBefore) {
+  const auto tokens = prompt(3, /*seed=*/9);
+  const Logits whole = forced({}, tokens);
+  for (std::size_t n = 0; n < tokens.size(); ++n)
+    EXPECT_EQ(forced({}, std::span(tokens).first(n)), Logits(whole.begin(), whole.begin() + static_cast<int>(n)));
+}
+
+// As in generation: the context's last group is finished by hiergen, then recgen goes on from true units.
+TEST_P(ForcedRecGen, AContextThatEndsInsideAGroupIsFinishedByHiergen) {
+  const auto text = prompt(4, /*seed=*/9);
+  const std::int64_t T = group_tokens();
+  Logits exact;
+  Sequence sequence(model, pool);
+  hierarchy.score(sequence, text,
+                  [&](std::int64_t, std::span<const float> row) { exact.emplace_back(row.begin(), row.end()); });
+  for (const std::int64_t n : {std::int64_t{1}, T / 2, T - 1, T + 1}) {
+    const auto context = std::span(text).first(static_cast<std::size_t>(n));
+    const auto boundary = static_cast<std::size_t>((n + T - 1) / T * T);
+    const Logits got = forced(context, std::span(text).subspan(context.size()));
+    const Logits after = forced(std::span(text).first(boundary), std::span(text).subspan(boundary));
+    for (std::size_t i = 0; i < got.size(); ++i)
+      EXPECT_EQ(got[i],
+                context.size() + i < boundary ? exact[context.size() + i] : after[context.size() + i - boundary])
+          << n << " tokens of context, token " << i;
+    EXPECT_EQ(forced(context, std::span(text).subspan(context.size()).first(boundary - context.size())),
+              Logits(exact.begin() + static_cast<int>(n), exact.begin() + static_cast<int>(boundary)));
+  }
+}
+
+TEST_P(ForcedRecGen, TextsOfOneBatchDoNotTouchEachOther) {
+  const auto text = prompt(4, /*seed=*/9);
+  struct Part {
+    std::size_t n_context, n_tokens;
+  };
+  const auto T = static_cast<std::size_t>(group_tokens());
+  const Part parts[] = {{0, 2 * T}, {1, T - 1}, {T, 1}, {T + 1, 2 * T}, {3, 0}};
+  std::vector<Sequence> sequences;
+  std::vector<Hierarchy::Extension> batch;
+  for (std::size_t b = 0; b < std::size(parts); ++b) {
+    hierarchy.prefill(sequences.emplace_back(model, pool), std::span(text).first(parts[b].n_context));
+  }
+  std::vector<Logits> got;
+  for (std::size_t b = 0; b < std::size(parts); ++b) {
+    batch.push_back({&sequences[b], std::span(text).subspan(parts[b].n_context, parts[b].n_tokens)});
+    got.emplace_back(parts[b].n_tokens);
+  }
+  hierarchy.score_recgen(batch, [&](std::size_t b, std::int64_t position, std::span<const float> row) {
+    got[b].at(static_cast<std::size_t>(position) - parts[b].n_context).assign(row.begin(), row.end());
+  });
+  for (std::size_t b = 0; b < std::size(parts); ++b)
+    EXPECT_EQ(got[b], forced(std::span(text).first(parts[b].n_context), batch[b].tokens)) << "text " << b;
+}
+
+// A sequence goes on group by group, so long texts need no more memory than their logits are given.
+TEST_P(ForcedRecGen, WholeGroupsInPiecesAreTheWhole) {
+  const auto text = prompt(5, /*seed=*/9);
+  const Logits whole = forced({}, text);
+  Sequence sequence(model, pool);
+  std::size_t n_seen = 0;
+  for (const std::int64_t groups : {1, 0, 3, 1}) {
+    const auto n = static_cast<std::size_t>(groups * group_tokens());
+    const Hierarchy::Extension piece{&sequence, std::span(text).subspan(n_seen, n)};
+    hierarchy.score_recgen({&piece, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
+      EXPECT_TRUE(std::ranges::equal(row, whole.at(static_cast<std::size_t>(position))));
+    });
+    n_seen += n;
+  }
+  EXPECT_EQ(sequence.n_tokens, std::ssize(text));
+}
+
+TEST_P(ForcedRecGen, ScoresAreLogProbabilitiesOfTheForcedTokens) {
+  Engine engine(folder.path());
+  const auto text = prompt(3, /*seed=*/9);
+  const auto tokens = std::span(text).first(text.size() - 1);
+  const Logits logits = forced({}, tokens);
+  const Score score = engine.score(tokens, Protocol::recgen);
+  ASSERT_EQ(score.logprobs.size(), tokens.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    double sum = 0;
+    for (const float x : logits[i]) sum += std::exp(static_cast<double>(x));
+    EXPECT_NEAR(static_cast<double>(score.logprobs[i]),
+                static_cast<double>(logits[i][static_cast<std::size_t>(tokens[i])]) - std::log(sum), 1e-5);
+    EXPECT_EQ(score.argmax[i], argmax(logits[i]));
+  }
+}
+
+TEST(RecGenScore, NeedsALevel) {
+  const TestModel vanilla(tiny_spec("vanilla"));
+  Engine engine(vanilla.path());
+  EXPECT_THROW(engine.score(std::vector<std::int32_t>{1}, Protocol::recgen), InputError);
 }
 
 }  // namespace

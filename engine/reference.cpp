@@ -149,7 +149,7 @@ struct Reference {
   }
 
   // X̂⁽ˡ⁻¹⁾ of every unit of level l-1 and of the next one, from cond⁽ˡ⁾ of all groups.
-  Rows decode(std::int64_t l, const Rows& conds, const Rows& units) {
+  Rows decode(std::int64_t l, const Rows& cond, const Rows& units) {
     const LevelSpec& level = spec.level(l);
     const std::string at = "levels." + std::to_string(l) + ".";
     const auto C = static_cast<std::size_t>(level.chunk_size), R = static_cast<std::size_t>(level.converter_len);
@@ -159,7 +159,7 @@ struct Reference {
     std::vector<std::int64_t> positions;
     std::vector<std::size_t> group, predicts;  // predicts: the row of each unit
     for (std::size_t g = 0; g * C <= units.size(); ++g) {
-      const Vec U = linear(conds.at(g), at + "converter.weight");
+      const Vec U = linear(cond.at(g), at + "converter.weight");
       for (std::size_t slot = 0; slot < R + C; ++slot) {
         const std::size_t content = g * C + slot - R;
         if (slot >= R && content >= units.size()) break;
@@ -186,7 +186,8 @@ struct Reference {
   }
 
   Rows logits(std::span<const std::int32_t> tokens) {
-    std::vector<Rows> X(1);  // X[l] = X⁽ˡ⁾
+    X.assign(1, {});
+    conds.assign(static_cast<std::size_t>(spec.n_levels()) + 1, {});
     for (const std::int32_t token : tokens) X[0].push_back(embed(token));
     Rows predicted;
     if (spec.trunk) {
@@ -198,8 +199,10 @@ struct Reference {
       for (std::int64_t l = 1; l <= spec.n_levels(); ++l) X.push_back(encode(l, X.back()));
       predicted = X.back();
       predicted.insert(predicted.begin(), tensor("start.weight").values);
-      for (std::int64_t l = spec.n_levels(); l >= 1; --l)
+      for (std::int64_t l = spec.n_levels(); l >= 1; --l) {
+        conds[static_cast<std::size_t>(l)] = predicted;
         predicted = decode(l, predicted, X[static_cast<std::size_t>(l - 1)]);
+      }
     }
     for (Vec& row : predicted) row = linear(row, spec.tie_embeddings ? "embed.weight" : "lm_head.weight");
     return predicted;
@@ -209,7 +212,8 @@ struct Reference {
   Rows recgen_logits(std::span<const std::int32_t> prompt, std::span<const std::int32_t> generated) {
     const auto L = static_cast<std::size_t>(spec.n_levels());
     const auto level_of = [](std::size_t l) { return static_cast<std::int64_t>(l); };
-    std::vector<Rows> X(1), conds(L + 1);  // conds[l][m] = cond⁽ˡ⁾_m
+    X.assign(1, {});
+    conds.assign(L + 1, {});
     for (const std::int32_t token : prompt) X[0].push_back(embed(token));
     for (std::size_t l = 1; l <= L; ++l) X.push_back(encode(level_of(l), X.back()));
     conds[L] = X[L];
@@ -240,6 +244,7 @@ struct Reference {
   ModelFolder folder;
   const Spec& spec;
   std::map<std::string, Tensor> loaded;
+  std::vector<Rows> X, conds;  // of the latest pass: X[l] = X⁽ˡ⁾, recgen's X̂⁽ˡ⁾ below the top; conds[l][m] = cond⁽ˡ⁾_m
 };
 
 }  // namespace
@@ -253,6 +258,16 @@ std::vector<std::vector<double>> reference_recgen_logits(const std::filesystem::
                                                          std::span<const std::int32_t> prompt,
                                                          std::span<const std::int32_t> generated) {
   return Reference(model_folder).recgen_logits(prompt, generated);
+}
+
+ReferenceUnits reference_units(const std::filesystem::path& model_folder, std::span<const std::int32_t> tokens,
+                               bool recgen) {
+  Reference reference(model_folder);
+  reference.logits(tokens);
+  ReferenceUnits units{.encoded = reference.X, .predicted = {}};
+  if (recgen) reference.recgen_logits({}, tokens);
+  units.predicted = reference.conds;
+  return units;
 }
 
 }  // namespace photon

@@ -20,4 +20,12 @@ std::vector<std::vector<double>> reference_recgen_logits(const std::filesystem::
                                                          std::span<const std::int32_t> prompt,
                                                          std::span<const std::int32_t> generated);
 
+/// Units of the levels between tokens and the top, encoded from the true units below and as the decoders predict them.
+struct ReferenceUnits {
+  std::vector<std::vector<std::vector<double>>> encoded, predicted;  // [l] [unit] [D_l], l = 0 … L; 1 … L-1 are filled
+};
+/// Of the teacher-forced forward pass, or of recgen from the empty context; there tokens are a whole number of groups.
+ReferenceUnits reference_units(const std::filesystem::path& model_folder, std::span<const std::int32_t> tokens,
+                               bool recgen);
+
 }  // namespace photon
