@@ -12,73 +12,68 @@ __m256i broadcast(const byte* p) { return _mm256_set1_epi32(*reinterpret_cast<co
 __m256i load_half(const byte* line_half) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(line_half)); }
 
 struct Lanes {
-  struct Sum {
-    __m256 half[2];  // outputs 0 … 7, 8 … 15
-  };
-  static Sum load(const float* y, i64 columns) {
-    return {photon::load(y, columns), columns > 8 ? photon::load(y + 8, columns - 8) : _mm256_setzero_ps()};
-  }
-  static void store(float* y, const Sum& sum, i64 columns) {
-    photon::store(y, sum.half[0], columns);
-    if (columns > 8) photon::store(y + 8, sum.half[1], columns - 8);
-  }
-  static Sum add(const Sum& a, const Sum& b) {
-    return {_mm256_add_ps(a.half[0], b.half[0]), _mm256_add_ps(a.half[1], b.half[1])};
-  }
-  static Sum swiglu(const Sum& gate, const Sum& up) {
-    return {photon::swiglu(gate.half[0], up.half[0]), photon::swiglu(gate.half[1], up.half[1])};
-  }
-  static Sum total(const Sum& sum) { return sum; }
+  using Vector = __m256;
+  static constexpr int lanes = 8;
+  static Vector load(const float* y, i64 n) { return photon::load(y, n); }
+  static void store(float* y, Vector sum, i64 n) { photon::store(y, sum, n); }
+  static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+  static Vector swiglu(Vector gate, Vector up) { return photon::swiglu(gate, up); }
+  static Vector total(Vector sum) { return sum; }
 };
 
 // ---- f32 and bf16, both against float32 inputs ----
 
-struct F32 : Lanes {
-  static constexpr int max_rows = 3, four_panel_rows = 1;
-  static constexpr i64 step_inputs = 1, x_bytes = 4, w_bytes = line;
+// One vector of weights of each of O panels times one input of each of N rows.  Three rows and two panels
+// fill the registers: 12 sums, two vectors of weights, an input.  The mask that bf16 needs makes it two rows.
+template <int half, int N, int O>
+[[gnu::always_inline]] inline void multiply_add(const byte* x, i64 x_stride, const __m256 (&w)[O],
+                                                __m256 (&sum)[N][O][2]) {
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) {
+    const __m256 in = broadcast_float(x + n * x_stride);
+#pragma GCC unroll 4
+    for (int o = 0; o < O; ++o) sum[n][o][half] = _mm256_fmadd_ps(in, w[o], sum[n][o][half]);
+  }
+}
+
+// Halves are template arguments: the compiler keeps sums in registers only if it knows all indices early.
+template <class Arithmetic, int inputs, int rows>
+struct Floats : Lanes {
+  static constexpr int max_rows = rows, four_panel_rows = 1;
+  static constexpr i64 step_inputs = inputs, x_bytes = 4 * inputs, w_bytes = line;
 
   template <int N, int O>
-  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, Sum (&sum)[N][O]) {
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o) {
-      fetch(at.ahead + o * t.ahead_stride);
-      const byte* w = at.w + o * t.panel_bytes;
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) {
-        const __m256 weights = _mm256_castsi256_ps(load_half(w + 32 * h));
+  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, __m256 (&sum)[N][O][2]) {
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n)
-          sum[n][o].half[h] = _mm256_fmadd_ps(broadcast_float(at.x + n * t.x_stride), weights, sum[n][o].half[h]);
-      }
-    }
+    for (int o = 0; o < O; ++o) fetch(at.ahead + o * t.ahead_stride);
+    Arithmetic::template step_half<0>(t, at, sum);
+    Arithmetic::template step_half<1>(t, at, sum);
   }
 };
 
-struct Bf16 : Lanes {
-  static constexpr int max_rows = 3, four_panel_rows = 1;
-  static constexpr i64 step_inputs = 2, x_bytes = 8, w_bytes = line;
-
-  template <int N, int O>
-  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, Sum (&sum)[N][O]) {
-    const __m256i upper_half = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o) {
-      fetch(at.ahead + o * t.ahead_stride);
-      const byte* w = at.w + o * t.panel_bytes;
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) {
-        const __m256i pairs = load_half(w + 32 * h);
-        const __m256 first = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
-        const __m256 second = _mm256_castsi256_ps(_mm256_and_si256(pairs, upper_half));
+struct F32 : Floats<F32, 1, 3> {
+  template <int half, int N, int O>
+  [[gnu::always_inline]] static void step_half(const Tile& t, const Place& at, __m256 (&sum)[N][O][2]) {
+    __m256 weights[O];
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) {
-          const byte* x = at.x + n * t.x_stride;
-          __m256& s = sum[n][o].half[h];
-          s = _mm256_fmadd_ps(broadcast_float(x), first, s);
-          s = _mm256_fmadd_ps(broadcast_float(x + 4), second, s);
-        }
-      }
-    }
+    for (int o = 0; o < O; ++o) weights[o] = _mm256_castsi256_ps(load_half(at.w + o * t.panel_bytes + 32 * half));
+    multiply_add<half>(at.x, t.x_stride, weights, sum);
+  }
+};
+
+struct Bf16 : Floats<Bf16, 2, 2> {
+  template <int half, int N, int O>
+  [[gnu::always_inline]] static void step_half(const Tile& t, const Place& at, __m256 (&sum)[N][O][2]) {
+    const __m256i upper_half = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    __m256 first[O], second[O];
+#pragma GCC unroll 4
+    for (int o = 0; o < O; ++o)
+      first[o] = _mm256_castsi256_ps(_mm256_slli_epi32(load_half(at.w + o * t.panel_bytes + 32 * half), 16));
+    multiply_add<half>(at.x, t.x_stride, first, sum);
+#pragma GCC unroll 4
+    for (int o = 0; o < O; ++o)
+      second[o] = _mm256_castsi256_ps(_mm256_and_si256(load_half(at.w + o * t.panel_bytes + 32 * half), upper_half));
+    multiply_add<half>(at.x + 4, t.x_stride, second, sum);
   }
 };
 
@@ -90,32 +85,34 @@ struct Integers : Lanes {
   static constexpr i64 step_inputs = quant_group, x_bytes = sizeof(Int8Group), w_bytes = lines * line;
 
   template <int N, int O>
-  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, Sum (&sum)[N][O]) {
-    constexpr i64 scale_at = quant_group, start_at = quant_group + 4;  // in an Int8Group
-#pragma GCC unroll 8
+  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, __m256 (&sum)[N][O][2]) {
+#pragma GCC unroll 4
     for (int o = 0; o < O; ++o) {
-      const byte* w = at.w + o * t.panel_bytes;
-      const auto* scales = reinterpret_cast<const bf16*>(at.scales + o * t.panel_bytes);
 #pragma GCC unroll 8
       for (int i = 0; i < lines; ++i) fetch(at.ahead + o * t.ahead_stride + i * line);
       fetch(at.scales + (O + o) * t.panel_bytes);
-#pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) {
-        __m256i dots[N];
+      const Place panel{at.x, at.w + o * t.panel_bytes, at.ahead, at.scales + o * t.panel_bytes};
+      step_half<0>(t, panel, sum, o);
+      step_half<1>(t, panel, sum, o);
+    }
+  }
+
+  template <int half, int N, int O>
+  [[gnu::always_inline]] static void step_half(const Tile& t, const Place& at, __m256 (&sum)[N][O][2], int o) {
+    constexpr i64 scale_at = quant_group, start_at = quant_group + 4;  // in an Int8Group
+    __m256i dots[N];
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) dots[n] = _mm256_setzero_si256();
+    for (int n = 0; n < N; ++n) dots[n] = _mm256_setzero_si256();
 #pragma GCC unroll 8
-        for (int i = 0; i < lines; ++i)
-          Arithmetic::add_line(at.x + 4 * i, t.x_stride, load_half(w + i * line + 32 * h), dots);
-        const __m256 scale = photon::load(scales + 8 * h, 8);
+    for (int i = 0; i < lines; ++i)
+      Arithmetic::add_line(at.x + 4 * i, t.x_stride, load_half(at.w + i * line + 32 * half), dots);
+    const __m256 scales = photon::load(reinterpret_cast<const bf16*>(at.scales) + 8 * half, 8);
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) {
-          const byte* x = at.x + n * t.x_stride;
-          const __m256 dot = _mm256_cvtepi32_ps(Arithmetic::total_dot(dots[n], broadcast(x + start_at)));
-          sum[n][o].half[h] =
-              _mm256_fmadd_ps(dot, _mm256_mul_ps(broadcast_float(x + scale_at), scale), sum[n][o].half[h]);
-        }
-      }
+    for (int n = 0; n < N; ++n) {
+      const byte* x = at.x + n * t.x_stride;
+      const __m256 dot = _mm256_cvtepi32_ps(Arithmetic::total_dot(dots[n], broadcast(x + start_at)));
+      __m256& s = sum[n][o][half];
+      s = _mm256_fmadd_ps(dot, _mm256_mul_ps(broadcast_float(x + scale_at), scales), s);
     }
   }
 };

@@ -12,11 +12,13 @@ __m512 broadcast_float(const byte* p) { return _mm512_set1_ps(*reinterpret_cast<
 __m512i load_line(const byte* p) { return _mm512_load_si512(p); }
 
 struct Lanes {
-  using Sum = __m512;
-  static Sum load(const float* y, i64 columns) { return photon::load(y, columns); }
-  static void store(float* y, Sum sum, i64 columns) { photon::store(y, sum, columns); }
-  static Sum add(Sum a, Sum b) { return _mm512_add_ps(a, b); }
-  static Sum swiglu(Sum gate, Sum up) { return photon::swiglu(gate, up); }
+  using Vector = __m512;
+  static constexpr int lanes = 16;
+  static Vector load(const float* y, i64 n) { return photon::load(y, n); }
+  static void store(float* y, Vector sum, i64 n) { photon::store(y, sum, n); }
+  static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
+  static Vector swiglu(Vector gate, Vector up) { return photon::swiglu(gate, up); }
+  static Vector total(Vector sum) { return sum; }
 };
 
 // ---- f32 and bf16: a step is four bytes of inputs and a line of weights ----
@@ -27,7 +29,7 @@ struct Floats : Lanes {
   static constexpr i64 step_inputs = inputs, x_bytes = 4, w_bytes = line;  // of a step
 
   template <int N, int O>
-  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, __m512 (&sum)[N][O]) {
+  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, __m512 (&sum)[N][O][1]) {
     __m512i weights[O];
 #pragma GCC unroll 8
     for (int o = 0; o < O; ++o) {
@@ -38,10 +40,9 @@ struct Floats : Lanes {
     for (int n = 0; n < N; ++n) {
       const __m512i in = broadcast(at.x + n * t.x_stride);
 #pragma GCC unroll 8
-      for (int o = 0; o < O; ++o) sum[n][o] = Arithmetic::multiply_add(in, weights[o], sum[n][o]);
+      for (int o = 0; o < O; ++o) sum[n][o][0] = Arithmetic::multiply_add(in, weights[o], sum[n][o][0]);
     }
   }
-  static __m512 total(__m512 sum) { return sum; }
 };
 
 struct F32 : Floats<F32, 1> {
@@ -63,7 +64,7 @@ struct Integers : Lanes {
   static constexpr i64 step_inputs = quant_group, x_bytes = sizeof(Int8Group), w_bytes = lines * line;
 
   template <int N, int O>
-  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, __m512 (&sum)[N][O]) {
+  [[gnu::always_inline]] static void step(const Tile& t, const Place& at, __m512 (&sum)[N][O][1]) {
     constexpr i64 scale_at = quant_group, start_at = quant_group + 4;  // in an Int8Group
     __m512i dots[N][O];
 #pragma GCC unroll 16
@@ -91,7 +92,7 @@ struct Integers : Lanes {
       const __m512 scale = broadcast_float(at.x + n * t.x_stride + scale_at);
 #pragma GCC unroll 8
       for (int o = 0; o < O; ++o)
-        sum[n][o] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[n][o]), _mm512_mul_ps(scale, scales[o]), sum[n][o]);
+        sum[n][o][0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[n][o]), _mm512_mul_ps(scale, scales[o]), sum[n][o][0]);
     }
   }
 };
@@ -107,7 +108,6 @@ struct Int8 : Integers<Int8, 8> {
       for (int o = 0; o < O; ++o) dots[n][o] = _mm512_dpbusd_epi32(dots[n][o], w[o], in);
     }
   }
-  static __m512 total(__m512 sum) { return sum; }
 };
 
 // Each half of a byte is used as the byte's upper half: 16 q + 128, and 16 divides the total.

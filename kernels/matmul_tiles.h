@@ -33,32 +33,40 @@ struct Place {
   const std::byte *x, *w, *ahead, *scales;
 };
 
-inline void fetch(const std::byte* p) { __builtin_prefetch(p, 0, 3); }
+// Into the second-level cache: so far ahead, the first would lose it again.
+inline void fetch(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
 
 // A Type says what a product does with its weights:
-//   Sum              of one panel's 16 outputs, with load(), store() of the first columns, add(), swiglu(), total()
+//   Vector           of `lanes` sums, with load() and store() of the first n, add(), swiglu(), total()
 //   max_rows         N of the largest tile, which has two panels
 //   four_panel_rows  rows up to which a tile has four
 //   step_inputs      inputs of a step
 //   x_bytes w_bytes  bytes of a row and of a panel's values that a step passes
 //   step(t, at, sum) adds a step's products to the tile's sums
-
 template <class Type, int N, int O>
-void finish(const Tile& t, const typename Type::Sum (&sum)[N][O]) {
+using Sums = typename Type::Vector[N][O][panel_outputs / Type::lanes];
+
+// The v-th vector of every panel.  A template argument, because the compiler keeps sums in registers only if it knows
+// all indices early.
+template <class Type, int v, int N, int O>
+[[gnu::always_inline]] inline void finish(const Tile& t, const Sums<Type, N, O>& sum) {
+  const std::int64_t columns = t.columns - v * Type::lanes;
 #pragma GCC unroll 16
   for (int n = 0; n < N; ++n) {
-    float* y = t.y + n * t.y_stride;
+    float* y = t.y + n * t.y_stride + v * Type::lanes;
     if (t.epilogue == Epilogue::swiglu) {
       if constexpr (O % 2 == 0)
-#pragma GCC unroll 8
-        for (int o = 0; o < O; o += 2)
-          Type::store(y + 8 * o, Type::swiglu(sum[n][o], sum[n][o + 1]), t.columns - 8 * o);
+#pragma GCC unroll 4
+        for (int o = 0; o < O; o += 2) {
+          const auto gate = Type::total(sum[n][o][v]), up = Type::total(sum[n][o + 1][v]);
+          Type::store(y + 8 * o, Type::swiglu(gate, up), columns - 8 * o);
+        }
     } else {
-#pragma GCC unroll 8
+#pragma GCC unroll 4
       for (int o = 0; o < O; ++o) {
-        const std::int64_t columns = t.columns - 16 * o;
-        const bool add = t.epilogue == Epilogue::add;
-        Type::store(y + 16 * o, add ? Type::add(Type::load(y + 16 * o, columns), sum[n][o]) : sum[n][o], columns);
+        auto total = Type::total(sum[n][o][v]);
+        if (t.epilogue == Epilogue::add) total = Type::add(Type::load(y + 16 * o, columns - 16 * o), total);
+        Type::store(y + 16 * o, total, columns - 16 * o);
       }
     }
   }
@@ -66,11 +74,7 @@ void finish(const Tile& t, const typename Type::Sum (&sum)[N][O]) {
 
 template <class Type, int N, int O>
 void multiply(const Tile& t) {
-  typename Type::Sum sum[N][O];
-#pragma GCC unroll 16
-  for (int n = 0; n < N; ++n)
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o) sum[n][o] = typename Type::Sum{};
+  Sums<Type, N, O> sum = {};
   Place at{t.x, t.w, t.ahead, t.w + t.steps * Type::w_bytes};
   const auto pass = [&](std::int64_t steps) __attribute__((always_inline)) {
     for (const std::byte* end = at.w + steps * Type::w_bytes; at.w != end; at.w += Type::w_bytes) {
@@ -81,11 +85,8 @@ void multiply(const Tile& t) {
   pass(t.turn);
   at.ahead = t.ahead_after;
   pass(t.steps - t.turn);
-#pragma GCC unroll 16
-  for (int n = 0; n < N; ++n)
-#pragma GCC unroll 8
-    for (int o = 0; o < O; ++o) sum[n][o] = Type::total(sum[n][o]);
-  finish<Type>(t, sum);
+  finish<Type, 0, N, O>(t, sum);
+  if constexpr (Type::lanes < panel_outputs) finish<Type, 1, N, O>(t, sum);
 }
 
 // multiply<Type, rows, panels>
