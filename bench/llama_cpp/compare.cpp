@@ -123,7 +123,7 @@ void compare_tokens(const Arguments& arguments, const llama_cpp::Model& model, R
 }
 
 bool run(const Arguments& arguments) {
-  photon::Engine engine(arguments.folder, photon::Weight::Type::f32);
+  photon::Engine engine(arguments.folder, {.weights = photon::WeightType::f32, .kv = photon::KvType::f32});
   llama_cpp::Model model(arguments.gguf);
   if (model.vocab_size() != engine.spec().vocab_size)
     throw std::runtime_error("the two models have vocabularies of different sizes");
@@ -132,7 +132,7 @@ bool run(const Arguments& arguments) {
 
   const photon::GenerateOptions options{
       .n_tokens = arguments.n_tokens, .sampler = {.temperature = 0}, .ignore_eos = true};
-  const Tokens ours = engine.generate({}, options).tokens;
+  const Tokens ours = engine.generate({}, options).tokens();
   const Tokens theirs = llama_greedy(model, arguments.n_tokens, static_cast<std::int32_t>(engine.spec().bos_token_id));
   const auto [end, other] = std::mismatch(ours.begin(), ours.end(), theirs.begin(), theirs.end());
   report.line("greedy text", fmt::format("{} of {} tokens equal", end - ours.begin(), ours.size()), ours == theirs);

@@ -296,6 +296,10 @@ def ratio_text(found):
     return f"{median:{number}}×" + ("" if least == most else f" ({least:{number}}–{most:{number}})")
 
 
+def tpm_text(tpm):
+    return f"{tpm:,.0f}" if tpm >= 100 else f"{tpm:.3g}"
+
+
 def print_table(table):
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     for number, row in enumerate(table):
@@ -342,7 +346,7 @@ def report(run):
                     f"{100 * statistics.median(shares):.0f} %" if shares else "",
                     "" if is_same else ratio_text(ratio(rows, same, "tokens_per_s")),
                     "" if is_llama or best is None else ratio_text(ratio(rows, theirs[best], "tokens_per_s")),
-                    f"{statistics.median(row['tpm'] for row in rows):,.3g}" if has_tpm else "",
+                    tpm_text(statistics.median(row["tpm"] for row in rows)) if has_tpm else "",
                     ratio_text(ratio(rows, same, "tpm")) if has_tpm and not is_same else "",
                 ])
                 what = ""
