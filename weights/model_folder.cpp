@@ -123,7 +123,9 @@ class Disagreements {
     const TensorView* tensor = shaped(wanted.name, wanted.shape, &wanted);
     if (tensor == nullptr) return;
     if (tensor->dtype != DType::f32 && tensor->dtype != DType::bf16)
-      add("'{}' is {}; convert it to F32 or BF16", wanted.name, to_string(tensor->dtype));
+      add("'{}' is {}; {}", wanted.name, to_string(tensor->dtype),
+          weights_.contains(scale_name(wanted.name)) ? "the metadata has no weight_type, which quantised matrices need"
+                                                     : "convert it to F32 or BF16");
     else
       aligned(wanted.name, *tensor);
   }
