@@ -2,22 +2,15 @@
 #include "train/progress.h"
 
 #include <ATen/Parallel.h>
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <torch/torch.h>
 #include <torch/version.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
-#include <cstdio>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/threads.h"
 
 namespace photon {
@@ -29,52 +22,16 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-std::string duration(double seconds) {
-  const auto s = static_cast<std::int64_t>(seconds);
-  if (s < 60) return fmt::format("{}s", s);
-  if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
-  return fmt::format("{}h{:02}m", s / 3600, s % 3600 / 60);
-}
-
 }  // namespace
 
-RunLog::RunLog(const fs::path& path, std::int64_t step) : path_(path) {
-  if (fs::exists(path)) {
-    const std::string text = read_text(path, std::int64_t{4} << 30);
-    std::string kept;
-    for (std::size_t begin = 0, line_number = 1; begin < text.size(); ++line_number) {
-      const std::size_t end = text.find('\n', begin);
-      if (end == text.npos) break;  // cut off by a kill
-      const std::string line = text.substr(begin, end + 1 - begin);
-      begin = end + 1;
-      const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (!record.is_object()) throw InputError(fmt::format("{}: line {} is no record", path.string(), line_number));
-      if (record.value("step", std::int64_t{0}) <= step) kept += line;
-    }
-    write_atomically(path, kept);
-    empty_ = kept.empty();
-  }
-  fd_ = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) throw InputError(fmt::format("{}: cannot open: {}", path.string(), std::strerror(errno)));
-}
+RunLog::RunLog(const fs::path& path, std::int64_t step)
+    : log_(path, [&](std::string_view line, std::int64_t n) {
+        const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
+        if (!record.is_object()) throw InputError(fmt::format("{}: line {} is no record", path.string(), n));
+        return record.value("step", std::int64_t{0}) <= step;
+      }) {}
 
-RunLog::~RunLog() { ::close(fd_); }
-
-void RunLog::append(const json& record) {
-  const std::string line = record.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-  std::string_view rest = line;
-  while (!rest.empty()) {
-    const auto written = ::write(fd_, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) throw InputError(fmt::format("{}: cannot write: {}", path_.string(), std::strerror(errno)));
-    rest.remove_prefix(static_cast<std::size_t>(written));
-  }
-  empty_ = false;
-}
-
-void RunLog::sync() {
-  if (::fsync(fd_) != 0) throw InputError(fmt::format("{}: cannot sync: {}", path_.string(), std::strerror(errno)));
-}
+void RunLog::append(const json& record) { log_.append(record.dump(-1, ' ', false, json::error_handler_t::replace)); }
 
 double measure_peak_flops(const ComputeRecipe& compute) {
   torch::NoGradGuard no_grad;
@@ -104,39 +61,17 @@ json machine_record(const ComputeRecipe& compute) {
 }
 
 Progress::Progress(const Recipe& recipe, double flops_per_token, double peak_flops)
-    : recipe_(recipe),
-      flops_per_token_(flops_per_token),
-      peak_flops_(peak_flops),
-      terminal_(::isatty(STDERR_FILENO) == 1) {}
+    : recipe_(recipe), flops_per_token_(flops_per_token), peak_flops_(peak_flops) {}
 
 void Progress::report(const Step& s) {
   smoothed_s_ = reported_++ < 1 ? s.seconds : 0.9 * smoothed_s_ + 0.1 * s.seconds;
   const std::int64_t last = recipe_.run.steps;
-  if (!terminal_ && s.step % recipe_.run.log_every != 0 && s.step != last && reported_ > 1) return;
+  if (!line_.on_terminal() && s.step % recipe_.run.log_every != 0 && s.step != last && reported_ > 1) return;
   const double tokens_per_s = static_cast<double>(recipe_.tokens_per_step()) / smoothed_s_;
-  const std::string line =
-      fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {:.0f} tok/s  MFU {:.0f}%  {} left", s.step, last,
-                  s.loss, s.lr, s.grad_norm, tokens_per_s, 100.0 * tokens_per_s * flops_per_token_ / peak_flops_,
-                  duration(smoothed_s_ * static_cast<double>(last - s.step)));
-  if (terminal_) {
-    winsize size{};  // a longer line would wrap, and could not be rewritten
-    const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
-    fmt::print(stderr, "\r\x1b[K{}", line.substr(0, known ? size.ws_col - 1u : line.npos));
-  } else {
-    fmt::print(stderr, "{}\n", line);
-  }
-  std::fflush(stderr);
-  line_open_ = terminal_;
-}
-
-void Progress::say(const std::string& line) {
-  finish();
-  fmt::print(stderr, "{}\n", line);
-}
-
-void Progress::finish() {
-  if (line_open_) fmt::print(stderr, "\n");
-  line_open_ = false;
+  line_.show(fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  grad {:.2f}  {:.0f} tok/s  MFU {:.0f}%  {} left", s.step,
+                         last, s.loss, s.lr, s.grad_norm, tokens_per_s,
+                         100.0 * tokens_per_s * flops_per_token_ / peak_flops_,
+                         duration_text(smoothed_s_ * static_cast<double>(last - s.step))));
 }
 
 }  // namespace photon

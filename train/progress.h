@@ -6,6 +6,8 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
+#include "base/line_log.h"
+#include "base/progress_line.h"
 #include "train/recipe.h"
 
 namespace photon {
@@ -16,19 +18,13 @@ class RunLog {
   /// Opens the log to go on after `step`: later records, and a line that a kill cut off, are removed.
   /// @throws InputError if the file cannot be written or is damaged before its last line
   RunLog(const std::filesystem::path& path, std::int64_t step);
-  RunLog(const RunLog&) = delete;
-  RunLog& operator=(const RunLog&) = delete;
-  ~RunLog();
-
   void append(const nlohmann::json& record);
-  bool empty() const { return empty_; }
+  bool empty() const { return log_.empty(); }
   /// On the disk, not only in the system's cache: before a checkpoint counts on it.
-  void sync();
+  void sync() { log_.sync(); }
 
  private:
-  std::filesystem::path path_;
-  int fd_ = -1;
-  bool empty_ = true;
+  LineLog log_;
 };
 
 /// Highest matrix-product rate of this machine in FLOP/s, from ~0.3 s of products in the run's precision on its device.
@@ -49,15 +45,14 @@ class Progress {
   };
   void report(const Step& step);
   /// Prints a line of its own, above the progress line on a terminal.
-  void say(const std::string& line);
+  void say(const std::string& text) { line_.say(text); }
   /// Ends the line in place.
-  void finish();
+  void finish() { line_.finish(); }
 
  private:
   const Recipe& recipe_;
   double flops_per_token_, peak_flops_;
-  bool terminal_;
-  bool line_open_ = false;
+  ProgressLine line_;
   double smoothed_s_ = 0;  // seconds a step
   std::int64_t reported_ = 0;
 };

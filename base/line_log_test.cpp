@@ -1,0 +1,63 @@
+// Properties of LineLog: whole lines survive, cut ones do not, and nothing changes when the reader refuses.
+#include "base/line_log.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace photon {
+namespace {
+
+namespace fs = std::filesystem;
+
+class LineLogIn : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "photon-log-XXXXXX").string();
+    folder = ::mkdtemp(pattern.data());
+    path = folder / "log.jsonl";
+  }
+  void TearDown() override { fs::remove_all(folder); }
+
+  static bool all(std::string_view, std::int64_t) { return true; }
+  fs::path folder, path;
+};
+
+TEST_F(LineLogIn, LinesAreInTheFileWhenAppendReturns) {
+  LineLog log(path, all);
+  EXPECT_TRUE(log.empty());
+  log.append("a");
+  EXPECT_EQ(read_text(path), "a\n");
+  log.append("");
+  log.append("b c");
+  EXPECT_EQ(read_text(path), "a\n\nb c\n");
+  EXPECT_FALSE(log.empty());
+  log.sync();
+}
+
+TEST_F(LineLogIn, GoesOnBehindTheLinesThatAreKeptWithoutTheOneThatWasCutOff) {
+  write_atomically(path, "one\ntwo\nthree\nfou");
+  std::vector<std::string> seen;
+  LineLog log(path, [&](std::string_view line, std::int64_t n) {
+    seen.push_back(std::to_string(n) + std::string(line));
+    return line != "two";
+  });
+  EXPECT_EQ(seen, (std::vector<std::string>{"1one", "2two", "3three"}));
+  log.append("five");
+  EXPECT_EQ(read_text(path), "one\nthree\nfive\n");
+}
+
+TEST_F(LineLogIn, ARefusedFileStaysAsItIs) {
+  write_atomically(path, "one\ntw");
+  EXPECT_THROW(LineLog(path, [](std::string_view, std::int64_t) -> bool { throw InputError("no"); }), InputError);
+  EXPECT_EQ(read_text(path), "one\ntw");
+  EXPECT_THROW(LineLog(folder / "absent" / "log", all), InputError);
+}
+
+}  // namespace
+}  // namespace photon
