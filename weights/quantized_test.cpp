@@ -20,12 +20,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// L = 1 with odd widths: matrices of 5, 11, 33 and 65 columns, so that groups and bytes have tails.
+// L = 1 with odd widths: matrices of 5, 11, 33, 64 and 65 columns, so that groups and bytes have tails, or just not.
 Spec odd_spec() {
   Spec spec{.vocab_size = 30, .d_embed = 11, .bos_token_id = 1, .eos_token_id = 2, .levels = {}, .trunk = {}};
   const StackSpec stack{.d_model = 33, .n_layers = 1, .n_heads = 1, .n_kv_heads = 1, .head_dim = 5, .d_ff = 65};
   spec.levels.push_back({3, 2, Chunker::concat, stack, stack});
   spec.levels[0].decoder.span = {Span::Kind::chunk};
+  spec.levels[0].decoder.d_ff = 64;
   return spec;
 }
 
@@ -233,7 +234,7 @@ TEST_P(QuantizedFolders, FloatMatricesUnderAQuantisedTypeAreRefused) {
 }
 
 TEST_P(QuantizedFolders, ScalesAreFiniteAndThoseOfInt8NotNegative) {
-  const std::string name = "levels.1.decoder.layers.0.mlp.down.weight_scale";  // [33, 3]
+  const std::string name = "levels.1.encoder.layers.0.mlp.down.weight_scale";  // [33, 3]
   std::vector<float> bad{INFINITY, -INFINITY, NAN}, good{0.0f, -0.0f, 1e-40f, 3e38f};
   (is_int8() ? bad : good).push_back(-0.5f);
   for (const float scale : bad) {
