@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "kernels/kernels.h"
+#include "text/documents.h"
 
 namespace photon {
 
@@ -49,6 +52,49 @@ Engine EngineArguments::open(const std::string& folder) const {
   if (!dtype.empty()) precision.weights = parse_weight_type(dtype);
   if (!kv_dtype.empty()) precision.kv = parse_kv_type(kv_dtype);
   return Engine(folder, precision);
+}
+
+void TextArguments::add_to(CLI::App& command, const std::string& use, bool optional) {
+  auto* source = command.add_option_group("input", "What to " + use);
+  tokens_option_ = source->add_option(
+      "--tokens", tokens, "Token ids 1,2,3, taken literally: the first is predicted from the empty context");
+  source->add_option("--file", file,
+                     "UTF-8 text, each document begun with bos; documents may end with a line <|endoftext|>");
+  source->require_option(optional ? 0 : 1, 1);
+  command.add_option("--window", window, "Cut documents into windows of this many tokens; 0: whole documents")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->capture_default_str();
+}
+
+bool TextArguments::from_tokens() const { return tokens_option_->count() > 0; }
+
+std::vector<std::int32_t> TextArguments::token_ids() const {
+  try {
+    return parse_token_ids(tokens);
+  } catch (const InputError& e) {
+    throw InputError(fmt::format("--tokens: {}", e.what()));
+  }
+}
+
+Text TextArguments::read(const Model& model) const {
+  const MappedFile mapped(file);
+  const std::optional<Tokenizer> tokenizer = tokenizer_of(model);
+  if (!tokenizer)
+    throw InputError(
+        fmt::format("{}: cannot be encoded, the model folder has no tokenizer.model; use --tokens 1,2,3", file));
+  Text text;
+  for (const std::string_view document : documents(mapped)) {
+    const std::vector<std::int32_t> ids = tokenizer->encode(document);
+    text.n_bytes += document.size(), text.n_tokens += ids.size();
+    const std::size_t length = window > 0 ? static_cast<std::size_t>(window) : ids.size();
+    for (std::size_t first = 0; first < ids.size(); first += length) {
+      const auto part = std::span(ids).subspan(first, std::min(length, ids.size() - first));
+      auto& piece = text.pieces.emplace_back(1, static_cast<std::int32_t>(model.spec.bos_token_id));
+      piece.insert(piece.end(), part.begin(), part.end());
+    }
+  }
+  if (text.n_tokens == 0) throw InputError(fmt::format("{}: holds no text", file));
+  return text;
 }
 
 std::optional<Tokenizer> tokenizer_of(const Model& model) {

@@ -13,7 +13,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace photon {
 
@@ -30,6 +31,31 @@ struct EngineArguments {
   void add_to(CLI::App& command);
   Engine open(const std::string& folder) const;
   Engine open() const { return open(model); }
+};
+
+/// Documents of a text file as tokens, each [bos, tokens …].
+struct Text {
+  std::size_t n_bytes = 0, n_tokens = 0;  // without the bos
+  std::vector<std::vector<std::int32_t>> pieces;
+};
+
+/// --tokens, --file and --window: what a model is shown.
+struct TextArguments {
+  std::string tokens, file;
+  std::int64_t window = 0;
+
+  /// @param use  "score": what is done with it, for the help.
+  /// @param optional  neither has to be given
+  void add_to(CLI::App& command, const std::string& use, bool optional = false);
+  bool from_tokens() const;
+  bool from_file() const { return !file.empty(); }
+  std::vector<std::int32_t> token_ids() const;  ///< of --tokens.  @throws InputError naming the first word that is none
+  /// The documents of --file, or windows of them, each begun with bos.
+  /// @throws InputError if the file holds no text, or the model no tokenizer.
+  Text read(const Model& model) const;
+
+ private:
+  CLI::Option* tokens_option_ = nullptr;
 };
 
 /// The tokenizer of a model folder, where it has one.  @throws InputError if it belongs to another vocabulary.

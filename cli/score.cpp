@@ -14,7 +14,6 @@
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "engine/compare.h"
-#include "text/documents.h"
 
 namespace photon {
 namespace {
@@ -23,53 +22,16 @@ using nlohmann::ordered_json;
 
 struct ScoreArguments {
   EngineArguments engine;
-  std::string tokens, file, compare;
-  CLI::Option* tokens_option = nullptr;
-  std::int64_t window = 0;
+  TextArguments input;
+  std::string protocol = "hiergen", compare;
   bool json = false;
-
-  bool from_tokens() const { return tokens_option->count() > 0; }
 };
-
-std::vector<std::int32_t> given_tokens(const ScoreArguments& arguments) {
-  try {
-    return parse_token_ids(arguments.tokens);
-  } catch (const InputError& e) {
-    throw InputError(fmt::format("--tokens: {}", e.what()));
-  }
-}
-
-// The documents of a text file, each [bos, tokens …], or windows of that many tokens of them, each begun with bos.
-struct Text {
-  std::size_t n_bytes = 0, n_tokens = 0;  // without the bos
-  std::vector<std::vector<std::int32_t>> pieces;
-};
-
-Text read_pieces(const ScoreArguments& arguments, const Engine& engine) {
-  const MappedFile file(arguments.file);
-  const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
-  if (!tokenizer)
-    throw InputError(fmt::format("{}: has no tokenizer.model, so --file cannot be encoded; use --tokens 1,2,3",
-                                 arguments.engine.model));
-  Text text;
-  for (const std::string_view document : documents(file)) {
-    const std::vector<std::int32_t> tokens = tokenizer->encode(document);
-    text.n_bytes += document.size(), text.n_tokens += tokens.size();
-    const std::size_t window = arguments.window > 0 ? static_cast<std::size_t>(arguments.window) : tokens.size();
-    for (std::size_t first = 0; first < tokens.size(); first += window) {
-      const auto part = std::span(tokens).subspan(first, std::min(window, tokens.size() - first));
-      auto& piece = text.pieces.emplace_back(1, static_cast<std::int32_t>(engine.spec().bos_token_id));
-      piece.insert(piece.end(), part.begin(), part.end());
-    }
-  }
-  if (text.n_tokens == 0) throw InputError(fmt::format("{}: holds no text to score", arguments.file));
-  return text;
-}
 
 void score_tokens(const ScoreArguments& arguments) {
-  const std::vector<std::int32_t> tokens = given_tokens(arguments);
+  const Protocol protocol = parse_protocol(arguments.protocol);
+  const std::vector<std::int32_t> tokens = arguments.input.token_ids();
   Engine engine = arguments.engine.open();
-  const Score score = engine.score(tokens);
+  const Score score = engine.score(tokens, protocol);
   if (arguments.json) {
     std::cout << ordered_json{{"logprobs", score.logprobs}, {"argmax", score.argmax}}.dump() << std::endl;
     return;
@@ -80,17 +42,21 @@ void score_tokens(const ScoreArguments& arguments) {
 }
 
 void score_text(const ScoreArguments& arguments) {
+  constexpr std::size_t batch = 16;  // pieces at a time: recgen decodes them in step
+  const Protocol protocol = parse_protocol(arguments.protocol);
   Engine engine = arguments.engine.open();
-  const Text text = read_pieces(arguments, engine);
+  const Text text = arguments.input.read(engine.model());
+  const std::vector<std::span<const std::int32_t>> pieces(text.pieces.begin(), text.pieces.end());
   double nats = 0;
-  for (const auto& piece : text.pieces) {
-    const Score score = engine.score(piece);
-    for (std::size_t i = 1; i < score.logprobs.size(); ++i) nats -= static_cast<double>(score.logprobs[i]);
-  }
+  for (std::size_t first = 0; first < pieces.size(); first += batch)
+    for (const Score& score :
+         engine.score(std::span(pieces).subspan(first, std::min(batch, pieces.size() - first)), protocol))
+      for (std::size_t i = 1; i < score.logprobs.size(); ++i) nats -= static_cast<double>(score.logprobs[i]);
   const double nats_per_token = nats / static_cast<double>(text.n_tokens);
   const double bits_per_byte = nats / std::numbers::ln2 / static_cast<double>(text.n_bytes);
   if (arguments.json)
-    std::cout << ordered_json{{"tokens", text.n_tokens},
+    std::cout << ordered_json{{"protocol", to_string(protocol)},
+                              {"tokens", text.n_tokens},
                               {"bytes", text.n_bytes},
                               {"nats_per_token", nats_per_token},
                               {"bits_per_byte", bits_per_byte}}
@@ -109,17 +75,19 @@ void require_same_tokenizer(const Model& reference, const Model& model) {
 }
 
 void score_beside(const ScoreArguments& arguments) {
-  const std::vector<std::int32_t> tokens =
-      arguments.from_tokens() ? given_tokens(arguments) : std::vector<std::int32_t>();
+  if (parse_protocol(arguments.protocol) != Protocol::hiergen)
+    throw InputError("--compare is about models, under hiergen; what recgen changes is what photon agree measures");
+  const TextArguments& input = arguments.input;
+  const std::vector<std::int32_t> tokens = input.from_tokens() ? input.token_ids() : std::vector<std::int32_t>();
   EngineArguments as_stored = arguments.engine;
   as_stored.dtype.clear(), as_stored.kv_dtype.clear();
   const Engine reference = as_stored.open(arguments.compare), model = arguments.engine.open();
   require_same_tokenizer(reference.model(), model.model());
   Comparer comparer(reference, model);
-  if (arguments.from_tokens()) {
+  if (input.from_tokens()) {
     comparer.add(tokens);
   } else {
-    for (const auto& piece : read_pieces(arguments, model).pieces) comparer.add(piece, /*n_given=*/1);
+    for (const auto& piece : input.read(model.model()).pieces) comparer.add(piece, /*n_given=*/1);
   }
   const Comparison c = comparer.result();
   if (c.n_tokens == 0) throw InputError("--tokens: there is nothing to compare on");
@@ -154,15 +122,10 @@ void add_score(CLI::App& app) {
   auto arguments = std::make_shared<ScoreArguments>();
   CLI::App* command = app.add_subcommand("score", "Log-probabilities of a token sequence, or the loss on a text");
   arguments->engine.add_to(*command);
-  auto* source = command->add_option_group("input", "What to score");
-  arguments->tokens_option = source->add_option("--tokens", arguments->tokens,
-                                                "Token ids 1,2,3: one entry each, the first given the empty context");
-  source->add_option("--file", arguments->file,
-                     "UTF-8 text: mean nats per token and bits per byte; documents may end with a line <|endoftext|>");
-  source->require_option(1);
+  arguments->input.add_to(*command, "score");
   command
-      ->add_option("--window", arguments->window, "Cut documents into windows of this many tokens; 0: whole documents")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->add_option("--protocol", arguments->protocol,
+                   "hiergen: the teacher-forced forward pass; recgen: its own states, from the text's first token on")
       ->capture_default_str();
   command->add_option("--compare", arguments->compare,
                       "Model folder to take as the reference, as it is stored: print how far -m is from it, by KL "
@@ -175,7 +138,7 @@ void add_score(CLI::App& app) {
   command->callback([arguments] {
     if (!arguments->compare.empty())
       score_beside(*arguments);
-    else if (arguments->from_tokens())
+    else if (arguments->input.from_tokens())
       score_tokens(*arguments);
     else
       score_text(*arguments);

@@ -273,25 +273,33 @@ Generation Engine::generate(std::span<const std::int32_t> prompt, const Generate
 }
 
 Score Engine::score(std::span<const std::int32_t> tokens, Protocol protocol) {
-  check_tokens(tokens);
+  return std::move(score(std::span(&tokens, 1), protocol).front());
+}
+
+std::vector<Score> Engine::score(std::span<const std::span<const std::int32_t>> texts, Protocol protocol) {
+  for (const auto& tokens : texts) check_tokens(tokens);
   check_protocol(protocol);
-  Sequence sequence(model_, pool_);
-  Score score;
-  score.logprobs.resize(tokens.size());
-  score.argmax.resize(tokens.size());
-  const auto visit = [&](std::int64_t position, std::span<const float> logits) {
+  std::vector<Score> scores(texts.size());
+  const auto visit = [&](std::size_t b, std::int64_t position, std::span<const float> logits) {
     require_finite(logits, position);
     const auto i = static_cast<std::size_t>(position);
-    score.logprobs[i] = logits[static_cast<std::size_t>(tokens[i])] - kernels().log_sum_exp(logits);
-    score.argmax[i] = argmax(logits);
+    scores[b].logprobs[i] = logits[static_cast<std::size_t>(texts[b][i])] - kernels().log_sum_exp(logits);
+    scores[b].argmax[i] = argmax(logits);
   };
-  const Hierarchy::Extension all{&sequence, tokens};
-  if (protocol == Protocol::recgen)
-    hierarchy_.score_recgen(
-        {&all, 1}, [&](std::size_t, std::int64_t position, std::span<const float> logits) { visit(position, logits); });
-  else
-    hierarchy_.score(sequence, tokens, visit);
-  return score;
+  std::deque<Sequence> sequences;
+  std::vector<Hierarchy::Extension> batch;
+  for (std::size_t b = 0; b < texts.size(); ++b) {
+    scores[b].logprobs.resize(texts[b].size());
+    scores[b].argmax.resize(texts[b].size());
+    if (protocol == Protocol::hiergen) {
+      Sequence sequence(model_, pool_);
+      hierarchy_.score(sequence, texts[b], std::bind_front(visit, b));
+    } else {
+      batch.push_back({&sequences.emplace_back(model_, pool_), texts[b]});
+    }
+  }
+  hierarchy_.score_recgen(batch, visit);
+  return scores;
 }
 
 }  // namespace photon

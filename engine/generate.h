@@ -97,6 +97,8 @@ class Engine {
   /// pass. recgen: group by group from the empty context, the tokens forced through recgen's own states.
   /// @throws InputError for ids outside the vocabulary, or recgen without a level.
   Score score(std::span<const std::int32_t> tokens, Protocol protocol = Protocol::hiergen);
+  /// Several sequences, each as if it were alone.  recgen decodes them in step.
+  std::vector<Score> score(std::span<const std::span<const std::int32_t>> texts, Protocol protocol);
 
  private:
   void check_memory(std::int64_t n_prompt, const GenerateOptions& options) const;

@@ -45,4 +45,22 @@ class HiergenScorer : public Scorer {
   KvPool pool_;
 };
 
+/// The likelihood that recgen assigns to given tokens: they are forced through recgen's own states.  As in generation,
+/// what is left of the context's last top-level group is scored by hiergen; recgen goes on from there, so the
+/// continuation's later groups are predicted from units that have not seen it.  How likely the context itself is plays
+/// no part.
+class RecgenScorer : public Scorer {
+ public:
+  explicit RecgenScorer(const Engine& engine);  ///< borrows it.  @throws InputError for a model without a level
+
+  std::vector<std::vector<TokenScore>> score(std::span<const std::int32_t> context,
+                                             std::span<const std::vector<std::int32_t>> continuations) override;
+  Protocol protocol() const override { return Protocol::recgen; }
+
+ private:
+  const Engine& engine_;
+  Hierarchy hierarchy_;
+  KvPool pool_;
+};
+
 }  // namespace photon

@@ -64,7 +64,7 @@ TEST(HiergenScorer, RefusesForeignIdsInContextAndContinuation) {
   const Engine engine(folder.path());
   HiergenScorer scorer(engine);
   const std::vector<std::int32_t> good{1}, bad{1, static_cast<std::int32_t>(engine.spec().vocab_size)};
-  const std::vector one{good}, two{good, bad};
+  const std::vector<std::vector<std::int32_t>> one{good}, two{good, bad};
   EXPECT_THROW(scorer.score(bad, one), InputError);
   EXPECT_THROW(scorer.score(good, two), InputError);
   EXPECT_EQ(scorer.score(good, {}).size(), 0u);
