@@ -258,6 +258,21 @@ TEST(Matmul, RowsOfSeveralMatricesMayStandOneAfterAnother) {
   }
 }
 
+TEST(Matmul, WhatMemoryHeldBeforeDoesNotLeakThroughThePadding) {
+  for (const auto type : types)
+    for (const std::int64_t k : {1, 31, 33, 63}) {
+      const Packed w(type, 20, k, 1);
+      Matrix<float> wide(5, 200);
+      std::fill_n(wide.data(), 5 * 200, NaN);
+      Inputs x = inputs(wide, type);
+      x.assign(random_matrix(5, k, 2), input_form(type));
+      Output y(5, 20);
+      matmul(x.view(), w.view, y.view);
+      for (std::int64_t r = 0; r < 5; ++r)
+        for (const float value : y.view.row(r)) ASSERT_TRUE(std::isfinite(value)) << to_string(type) << " " << k;
+    }
+}
+
 TEST(Matmul, NothingIsReadOrWrittenWithoutRows) {
   for (const auto type : types) {
     const Packed w(type, 16, 32, 1);

@@ -18,13 +18,24 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; 
 std::int64_t row_bytes(InputForm form, std::int64_t k) {
   switch (form) {
     case InputForm::f32:
-      return k * 4;
+      return ceil_div(k, 2) * 8;
     case InputForm::bf16:
       return ceil_div(k, 2) * 4;
     case InputForm::int8:
       return quant_groups(k) * static_cast<std::int64_t>(sizeof(Int8Group));
   }
   return 0;
+}
+
+std::int64_t usable_threads() { return omp_in_parallel() ? 1 : threads(); }
+
+// Waking threads that spin costs 1 us, threads that sleep 8 us.
+constexpr std::int64_t microseconds_worth_a_thread = 8;
+
+// What a product takes one thread, roughly: reading the weights or computing, whichever is more.
+std::int64_t microseconds(const InputView& x, const PackedWeight& w) {
+  constexpr std::int64_t bytes = 20'000, operations = 200'000;  // a microsecond
+  return std::max(w.bytes() / bytes, 2 * x.rows * w.outputs * w.k / operations);
 }
 
 }  // namespace
@@ -67,7 +78,7 @@ void Inputs::fill(std::int64_t n, std::int64_t k, InputForm form, FloatRow row) 
     }
   };
   constexpr std::int64_t inputs_worth_a_thread = 32 << 10;  // some microseconds: waking a thread costs as much
-  const std::int64_t n_threads = omp_in_parallel() ? 1 : std::min({threads(), n, n * k / inputs_worth_a_thread});
+  const std::int64_t n_threads = std::min({usable_threads(), n, n * k / inputs_worth_a_thread});
   if (n_threads <= 1) return convert(0, n);
 #pragma omp parallel for num_threads(static_cast <int>(n_threads)) schedule(static)
   for (std::int64_t thread = 0; thread < n_threads; ++thread)
@@ -113,12 +124,8 @@ void matmul(const InputView& x, const PackedWeight& w, MatView<float> y, Epilogu
     part.y.cols = std::min(last * panel_outputs, y.cols) - first * panel_outputs;
     kernels().matmul->matmul(part);
   };
-  // About 6 us of reading.  Waking threads that spin costs 1 us, threads that sleep 8 us.
-  constexpr std::int64_t bytes_worth_a_thread = 128 << 10;
   const std::int64_t units = ceil_div(y.cols, panel_outputs);
-  const std::int64_t passes = std::max<std::int64_t>(1, x.rows / 4);  // arithmetic costs more than reading from 4 rows
-  const std::int64_t n_threads =
-      omp_in_parallel() ? 1 : std::min({threads(), units, w.bytes() * passes / bytes_worth_a_thread});
+  const std::int64_t n_threads = std::min({usable_threads(), units, microseconds(x, w) / microseconds_worth_a_thread});
   if (n_threads <= 1) return multiply(0, units);
 #pragma omp parallel for num_threads(static_cast <int>(n_threads)) schedule(static)
   for (std::int64_t thread = 0; thread < n_threads; ++thread)
