@@ -145,6 +145,7 @@ TEST_P(QuantizedFolders, ReadBackAsWritten) {
       EXPECT_EQ(matrix.cols, wanted.shape[1]);
       const TensorToWrite& values = find(tensors, wanted.name);
       const TensorToWrite& scales = find(tensors, scale_name(wanted.name));
+      EXPECT_EQ(scales.shape, (std::vector<std::int64_t>{matrix.rows, (matrix.cols + 31) / 32}));
       for (std::int64_t r = 0; r < matrix.rows; ++r) {
         const auto row = matrix.values_row(r), row_scales = std::as_bytes(matrix.scales_row(r));
         ASSERT_EQ(std::ssize(row), is_int8() ? matrix.cols : (matrix.cols + 1) / 2);
