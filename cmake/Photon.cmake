@@ -25,7 +25,7 @@ function(photon_options target)
   endif()
 endfunction()
 
-# photon_library(kernels SOURCES a.cpp b.cpp DEPENDS base PRIVATE_DEPENDS dnnl): target photon::kernels with its tests
+# photon_library(kernels SOURCES a.cpp b.cpp DEPENDS base): target photon::kernels with its tests
 # (x_test.cpp -> one program kernels_test) and benchmarks (x_bench.cpp) found beside the sources.
 function(photon_library name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINKS;TEST_DEPENDS" ${ARGN})

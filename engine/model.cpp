@@ -95,7 +95,7 @@ class Loader {
     for (const std::string& name : names) parts.push_back(part(name));
     for (const Part& p : parts)
       for (std::int64_t r = 0; r < p.rows; ++r) rows.emplace_back(&p, r);
-    return pack(rows, std::ssize(rows), parts.front().cols);
+    return pack(rows, parts.front().cols);
   }
   PackedWeight gated(const std::string& gate_name, const std::string& up_name) {
     const Part gate = part(gate_name), up = part(up_name);
@@ -103,7 +103,10 @@ class Loader {
     for (std::int64_t first = 0; first < gate.rows; first += panel_outputs)
       for (const Part* p : {&gate, &up})
         for (std::int64_t r = first; r < first + panel_outputs; ++r) rows.emplace_back(r < p->rows ? p : nullptr, r);
-    return pack(rows, std::ssize(rows), gate.cols);
+    PackedWeight w = pack(rows, gate.cols);
+    w.gated = true;
+    w.outputs = gate.rows + up.rows;  // without the padding of the two
+    return w;
   }
   StackWeights stack(const std::string& at, const StackSpec& spec) {
     StackWeights s{.spec = spec, .norm_eps = static_cast<float>(model_.spec.norm_eps)};
@@ -162,8 +165,8 @@ class Loader {
   }
 
   // rows: of which part, and which of its rows; no part: zeros.
-  PackedWeight pack(const std::vector<std::pair<const Part*, std::int64_t>>& rows, std::int64_t outputs,
-                    std::int64_t k) {
+  PackedWeight pack(const std::vector<std::pair<const Part*, std::int64_t>>& rows, std::int64_t k) {
+    const std::int64_t outputs = std::ssize(rows);
     PackedWeight w{.type = model_.dtype, .outputs = outputs, .k = k};
     const std::int64_t bytes = panel_bytes(w.type, k), n_panels = w.n_panels();
     std::byte* const panels = model_.memory.allocate(n_panels * bytes);

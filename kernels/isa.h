@@ -16,14 +16,7 @@
 namespace photon {
 
 struct Isa {
-  void (*matmul_f32)(MatView<const float> x, MatView<const float> w, MatView<float> y, bool add);
-  void (*matmul_bf16)(MatView<const float> x, MatView<const bf16> w, MatView<float> y, bool add);
   void (*rms_norm)(const float* x, const float* w, float eps, float* y, std::int64_t n);
-  void (*attend_f32)(const AttendShape& shape, const float* q, const OldKvRun<float>* runs, std::int64_t n_runs,
-                     float* out);
-  void (*attend_bf16)(const AttendShape& shape, const float* q, const OldKvRun<bf16>* runs, std::int64_t n_runs,
-                      float* out);
-  void (*swiglu)(float* gate, const float* up, std::int64_t n);
   void (*to_bf16)(const float* x, bf16* y, std::int64_t n);
   float (*log_sum_exp)(const float* x, std::int64_t n);
 };
