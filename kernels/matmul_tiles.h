@@ -99,9 +99,26 @@ auto tile_of(std::int64_t rows, std::int64_t panels) -> void (*)(const Tile&) {
   return panels == 2 ? multiply<Type, N, 2> : multiply<Type, N, 1>;
 }
 
+// What the tile fetches early in pass i of n over its panels.
+template <class Type>
+void plan_fetching(Tile& t, std::int64_t panels, std::int64_t i, std::int64_t n) {
+  const std::byte* const next = t.w + panels * t.panel_bytes;
+  if (n == 1) {  // read as fast as memory gives: a little ahead in every panel
+    constexpr std::int64_t wanted = 8192 / Type::w_bytes;
+    const std::int64_t steps = wanted < t.steps ? wanted : t.steps;
+    t.ahead = t.w + steps * Type::w_bytes;
+    t.turn = t.steps - steps;
+    t.ahead_after = next;
+    t.ahead_stride = t.panel_bytes;
+  } else {  // one of the next panels in each of the first passes
+    t.ahead = i < panels ? next + i * t.panel_bytes : t.w;
+    t.turn = t.steps;
+    t.ahead_stride = 0;
+  }
+}
+
 template <class Type>
 void matmul_block(const MatmulCall& call, std::int64_t first_row, std::int64_t rows) {
-  constexpr std::int64_t bytes_ahead = 8192;
   const std::int64_t n_tiles = (rows + Type::max_rows - 1) / Type::max_rows;
   const std::int64_t most_panels = rows <= Type::four_panel_rows ? 4 : 2;
   const std::int64_t columns_of_panel = call.epilogue == Epilogue::swiglu ? panel_outputs / 2 : panel_outputs;
@@ -116,22 +133,11 @@ void matmul_block(const MatmulCall& call, std::int64_t first_row, std::int64_t r
     const std::int64_t column = panel * columns_of_panel;
     tile.w = call.panels + panel * call.panel_bytes;
     tile.columns = call.y.cols - column;
-    const std::byte* const next = tile.w + panels * call.panel_bytes;
     for (std::int64_t i = 0, row = 0; i < n_tiles; ++i) {
-      if (n_tiles == 1) {  // a little ahead
-        const std::int64_t wanted = bytes_ahead / Type::w_bytes, steps = wanted < tile.steps ? wanted : tile.steps;
-        tile.turn = tile.steps - steps;
-        tile.ahead = tile.w + steps * Type::w_bytes;
-        tile.ahead_after = next;
-        tile.ahead_stride = call.panel_bytes;
-      } else {  // one of the next panels in each of the first passes over these
-        tile.turn = tile.steps;
-        tile.ahead = i < panels ? next + i * call.panel_bytes : tile.w;
-        tile.ahead_stride = 0;
-      }
       const std::int64_t end = rows * (i + 1) / n_tiles;
       tile.x = call.x.data + (first_row + row) * call.x.stride;
       tile.y = call.y.data + (first_row + row) * call.y.stride + column;
+      plan_fetching<Type>(tile, panels, i, n_tiles);
       tile_of<Type>(end - row, panels)(tile);
       row = end;
     }
