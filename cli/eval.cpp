@@ -1,0 +1,206 @@
+// photon eval: quality on the tasks that language models are compared by.
+#include "eval/evaluate.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/error.h"
+#include "base/progress_line.h"
+#include "cli/arguments.h"
+#include "cli/commands.h"
+#include "cli/table.h"
+#include "eval/fetch.h"
+#include "eval/results.h"
+
+namespace photon {
+namespace {
+
+using nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
+
+struct EvalArguments {
+  EngineArguments engine;
+  std::vector<std::string> tasks{"all"};
+  std::string protocol{to_string(Protocol::hiergen)};
+  std::string data, out, fetch;
+  std::int64_t few_shot = 0, limit = 0, max_length = 2048;
+  bool json = false;
+};
+
+std::vector<std::string> task_names(const EvalArguments& arguments) {
+  std::vector<std::string> names;
+  for (const std::string& name : arguments.tasks) {
+    if (name != "all") {
+      if (std::ranges::find(names, find_task(name).name) == names.end()) names.push_back(name);
+      continue;
+    }
+    names.clear();
+    for (const Task& task : all_tasks()) names.push_back(task.name);
+    break;
+  }
+  return names;
+}
+
+std::unique_ptr<Scorer> make_scorer(const Engine& engine, Protocol protocol) {
+  if (protocol == Protocol::recgen) return std::make_unique<RecgenScorer>(engine);
+  return std::make_unique<HiergenScorer>(engine);
+}
+
+// "hellaswag 1200/10042  31.5 documents/s  4m40s left", now and then.
+class TaskProgress {
+ public:
+  TaskProgress(ProgressLine& line, std::string task) : line_(line), task_(std::move(task)) {}
+
+  void operator()(std::int64_t done, std::int64_t n) {
+    const auto now = Clock::now();
+    ++computed_;
+    if (now - shown_ < (line_.on_terminal() ? std::chrono::milliseconds(100) : std::chrono::seconds(30)) && done < n)
+      return;
+    shown_ = now;
+    const double per_s = static_cast<double>(computed_) / std::chrono::duration<double>(now - start_).count();
+    line_.show(fmt::format("{} {}/{}  {:.3g} documents/s  {} left", task_, done, n, per_s,
+                           duration_text(static_cast<double>(n - done) / per_s)));
+  }
+
+ private:
+  ProgressLine& line_;
+  std::string task_;
+  Clock::time_point start_ = Clock::now(), shown_ = start_;
+  std::int64_t computed_ = 0;
+};
+
+ordered_json to_json(const TaskData& data, const TaskResult& result) {
+  ordered_json values = ordered_json::object();
+  for (const Metric& m : result.metrics)
+    values[m.name] = {{"value", m.value},
+                      {"standard_error", m.standard_error ? ordered_json(*m.standard_error) : ordered_json()}};
+  return {{"task", data.task->name},
+          {"data", data_record(data)},
+          {"documents", result.scores.size()},
+          {"of_documents", data.documents.size()},
+          {"few_shot", data.few_shot},
+          {"tokens_scored", result.n_tokens},
+          {"documents_cut", result.n_cut_documents},
+          {"tokens_cut", result.n_cut_tokens},
+          {"metrics", values}};
+}
+
+void add_rows(std::vector<TextTable::Column>& columns, const TaskData& data, const TaskResult& result) {
+  for (const Metric& m : result.metrics) {
+    const std::string cells[] = {data.task->name,
+                                 data.file.split,
+                                 std::to_string(result.scores.size()),
+                                 std::to_string(data.few_shot),
+                                 m.name,
+                                 fmt::format("{:.4f}", m.value),
+                                 m.standard_error ? fmt::format("± {:.4f}", *m.standard_error) : ""};
+    for (std::size_t c = 0; c < columns.size(); ++c) columns[c].cells.push_back(cells[c]);
+  }
+}
+
+void run_eval(const EvalArguments& arguments) {
+  const Protocol protocol = parse_protocol(arguments.protocol);
+  std::vector<TaskData> tasks;  // all of them before the first is run: what is broken shows at once
+  for (const std::string& name : task_names(arguments))
+    tasks.push_back(load_task(find_task(name), arguments.data, arguments.few_shot));
+  const Engine engine = arguments.engine.open();
+  const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
+  if (!tokenizer)
+    throw InputError(fmt::format("{}: has no tokenizer.model, so texts cannot be encoded", arguments.engine.model));
+  const ordered_json settings{{"model", model_record(engine.model())},
+                              {"protocol", to_string(protocol)},
+                              {"few_shot", arguments.few_shot},
+                              {"max_length", arguments.max_length}};
+  std::optional<ResultFolder> folder;
+  if (!arguments.out.empty()) folder.emplace(arguments.out, settings);
+
+  const std::unique_ptr<Scorer> scorer = make_scorer(engine, protocol);
+  Evaluator evaluator(*scorer, *tokenizer, static_cast<std::int32_t>(engine.spec().bos_token_id), arguments.max_length);
+  ordered_json report{{"model", arguments.engine.model}, {"settings", settings}, {"tasks", ordered_json::array()}};
+  using enum TextTable::Align;
+  std::vector<TextTable::Column> columns{{"task", left},   {"split", left}, {"n"},     {"few-shot", right, true},
+                                         {"metric", left}, {"value"},       {"", left}};
+  ProgressLine line;
+  for (const TaskData& data : tasks) {
+    const std::unique_ptr<TaskLog> log = folder ? folder->open(data) : nullptr;
+    const TaskResult result =
+        evaluate(evaluator, data, arguments.limit, log.get(), TaskProgress(line, data.task->name));
+    line.finish();
+    if (result.n_resumed > 0)
+      spdlog::info("{}: {} documents were in {} already", data.task->name, result.n_resumed, arguments.out);
+    if (result.n_cut_documents > 0)
+      spdlog::warn("{}: the contexts of {} documents were cut on the left, by {} tokens in all: --max-length is {}",
+                   data.task->name, result.n_cut_documents, result.n_cut_tokens, arguments.max_length);
+    report["tasks"].push_back(to_json(data, result));
+    add_rows(columns, data, result);
+  }
+  if (folder) folder->write_report(report);
+  if (arguments.json) {
+    std::cout << report.dump() << std::endl;
+    return;
+  }
+  TextTable table;
+  for (TextTable::Column& column : columns) table.add(std::move(column));
+  fmt::print("{}", table.text());
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  constexpr std::int64_t most = std::int64_t{1} << 40;
+  auto arguments = std::make_shared<EvalArguments>();
+  CLI::App* command =
+      app.add_subcommand("eval", "Quality on wikitext, lambada, hellaswag, piqa, arc_easy, sciq, winogrande");
+  arguments->engine.add_to(*command);
+  CLI::Option* model = command->get_option("--model")->required(false);
+  CLI::Option* data =
+      command->add_option("--data", arguments->data, "Folder of the datasets' files, as published: docs/evaluation.md");
+  command->add_option("--tasks", arguments->tasks, "Tasks, separated by commas (default: all)")
+      ->delimiter(',')
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--few-shot", arguments->few_shot, "Examples before each document; wikitext has none")
+      ->check(CLI::Range(std::int64_t{0}, most))
+      ->capture_default_str();
+  command->add_option("--limit", arguments->limit, "Documents of each task, from the first on; 0: all")
+      ->check(CLI::Range(std::int64_t{0}, most))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--max-length", arguments->max_length,
+          "Most tokens that the model reads for one answer: longer contexts are cut on the left, and wikitext's "
+          "windows have this length")
+      ->check(CLI::Range(std::int64_t{1}, most))
+      ->capture_default_str();
+  command
+      ->add_option("--protocol", arguments->protocol,
+                   "hiergen: the exact likelihood; recgen: the one that recursive generation assigns")
+      ->capture_default_str();
+  command->add_option("--out", arguments->out,
+                      "Folder for results, a line for each document; an interrupted run goes on there (default: none)");
+  command->add_flag("--json", arguments->json, "Print one JSON object (default: off)");
+  CLI::Option* fetch = command->add_option("--fetch", arguments->fetch,
+                                           "Only download the files of --tasks into this folder, with curl and unzip");
+  fetch->excludes(model)->excludes(data);
+  command->footer(
+      "Example: photon eval -m models/photon-stories --data data/eval --tasks hellaswag,lambada --limit 200\n"
+      "Data:    photon eval --fetch data/eval --tasks hellaswag,lambada");
+  command->callback([arguments, model, data] {
+    if (!arguments->fetch.empty()) {
+      photon::fetch(task_names(*arguments), arguments->fetch,
+                    [](const std::string& line) { fmt::print("{}\n", line); });
+      return;
+    }
+    for (const CLI::Option* option : {model, data})
+      if (option->count() == 0) throw CLI::RequiredError(option->get_name());
+    run_eval(*arguments);
+  });
+}
+
+}  // namespace photon
