@@ -83,12 +83,5 @@ inline __m256 swiglu(__m256 gate, __m256 up) {
   return _mm256_mul_ps(_mm256_div_ps(gate, denominator), up);
 }
 
-// Lane j of the result is the sum of the lanes of v[j].
-inline __m256 sums_of(const __m256 (&v)[8]) {
-  const __m256 a = _mm256_hadd_ps(_mm256_hadd_ps(v[0], v[1]), _mm256_hadd_ps(v[2], v[3]));  // halves of v[0..3]
-  const __m256 b = _mm256_hadd_ps(_mm256_hadd_ps(v[4], v[5]), _mm256_hadd_ps(v[6], v[7]));
-  return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
-}
-
 }  // namespace
 }  // namespace photon

@@ -60,24 +60,5 @@ inline __m512 swiglu(__m512 gate, __m512 up) {
   return _mm512_mul_ps(_mm512_div_ps(gate, denominator), up);
 }
 
-// Lane j of the result is the sum of the lanes of v[j].
-inline __m512 sums_of(const __m512 (&v)[16]) {
-  __m512 a[8], b[4], c[2];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i)  // each 128-bit part: v[i] v[i+8] v[i] v[i+8]
-    a[i] = _mm512_add_ps(_mm512_unpacklo_ps(v[i], v[i + 8]), _mm512_unpackhi_ps(v[i], v[i + 8]));
-#pragma GCC unroll 8
-  for (int i = 0; i < 4; ++i)  // each 128-bit part: v[i] v[i+4] v[i+8] v[i+12]
-    b[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[i], a[i + 4]), _mm512_unpackhi_ps(a[i], a[i + 4]));
-#pragma GCC unroll 8
-  for (int i = 0; i < 2; ++i)
-    c[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
-                         _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
-  const __m512 d = _mm512_add_ps(_mm512_shuffle_f32x4(c[0], c[1], 0x88), _mm512_shuffle_f32x4(c[0], c[1], 0xdd));
-  // 128-bit part i of d: v[i] v[i+4] v[i+8] v[i+12]
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_permutexvar_ps(order, d);
-}
-
 }  // namespace
 }  // namespace photon
