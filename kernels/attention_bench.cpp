@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/random.h"
 #include "kernels/attention.h"
 #include "kernels/ceilings.h"
@@ -45,27 +46,30 @@ struct Caches {
         page(slots),
         n_pages((length + slots - 1) / slots),
         head_bytes(slots * kv_position_bytes(type, h)),
-        memory(sequences * n_pages, n_heads * head_bytes) {
+        memory(sequences * n_pages * n_heads * head_bytes) {
     const auto k = random_floats(64 + h);
-    for (std::int64_t i = 0; i < memory.rows(); ++i)
+    for (std::int64_t i = 0; i < sequences * n_pages; ++i)
       for (std::int64_t head = 0; head < n_heads; ++head)
         for (std::int64_t slot = 0; slot < page; ++slot) {
           const auto vector =
               std::span(k).subspan(static_cast<std::size_t>((i + head + slot) % 64), static_cast<std::size_t>(h));
-          kv_store(type, memory.row(i).data() + head * head_bytes, page, slot, vector, vector);
+          kv_store(type, head_of(i, head), page, slot, vector, vector);
         }
+  }
+  std::byte* head_of(std::int64_t i, std::int64_t head) const {
+    return memory.data() + (i * n_heads + head) * head_bytes;
   }
   void see(std::int64_t sequence, std::int64_t head, std::int64_t n, std::vector<KvRun>& runs) const {
     runs.clear();
     for (std::int64_t p = 0; p < n; p += page)
-      runs.push_back({.head = memory.row(sequence * n_pages + p / page).data() + head * head_bytes,
+      runs.push_back({.head = head_of(sequence * n_pages + p / page, head),
                       .slots = page,
                       .first = 0,
                       .n = std::min(page, n - p)});
   }
   KvType type;
   std::int64_t h, n_heads, page, n_pages, head_bytes;
-  Matrix<std::byte> memory;
+  HugeMemory memory;
 };
 
 void read_bandwidth(benchmark::State& state) {
@@ -129,7 +133,7 @@ void chunk(benchmark::State& state, KvType type, std::int64_t n, std::int64_t po
   for (auto _ : state) {
     ++sequence;
     for (std::int64_t head = 0; head < n_heads; ++head) {
-      const KvRun run{caches.memory.row(sequence % 8).data() + head * caches.head_bytes, slots, 0, positions};
+      const KvRun run{caches.head_of(sequence % 8, head), slots, 0, positions};
       attend(type, h, {q.data() + head * h, n, h, n_heads * h}, visible, {&run, 1},
              {out.data() + head * h, n, h, n_heads * h});
     }
@@ -186,7 +190,7 @@ const bool registered = [] {
   add("read_bandwidth", read_bandwidth)->Iterations(1)->Unit(benchmark::kMillisecond);
   for (const KvType type : {KvType::bf16, KvType::int8, KvType::f32}) {
     const auto named = [type](const char* what) { return fmt::format("{}/{}", what, to_string(type)); };
-    for (const std::int64_t context : {2048, 8192})
+    for (const std::int64_t context : {128, 512, 2048, 8192})
       for (const std::int64_t heads : {1, 4}) {
         const auto run = [=](benchmark::State& state) { decode(state, type, 52, heads, context, false); };
         for (const int threads : {1, 2})

@@ -94,14 +94,15 @@ class Attention {
   static constexpr i64 lanes = Type::lanes;
   static constexpr i64 block_vectors = block_positions / lanes;
   static constexpr i64 largest_steps = largest_head / Type::together;
+  static constexpr i64 scale_bytes = Type::scaled ? 2 * group_positions * i64{sizeof(bf16)} : 0;
 
   // ---- positions ----
 
   // Walks over the runs.
   struct Cursor {
-    explicit Cursor(const AttendCall& call) : run(call.runs), end(call.runs + call.n_runs) {}
+    explicit Cursor(const AttendCall& call) : first(call.runs), run(first), end(first + call.n_runs) {}
 
-    const KvRun *run, *end;
+    const KvRun *first, *run, *end;
     i64 taken = 0;                                                                      // positions of *run
     alignas(64) std::uint32_t gathered[block_groups][largest_steps * group_positions];  // keys of groups that need it
 
@@ -110,9 +111,18 @@ class Attention {
       for (i64 g = 0; g * group_positions < n; ++g)
         take_group(t, least(n - g * group_positions, group_positions), g, block);
       block.values[n] = block.values[n - 1];
-      block.n_ahead = 0;
-      while (block.n_ahead < block_groups && run + block.n_ahead < end && run[block.n_ahead].slots == group_positions)
-        block.ahead[block.n_ahead] = run[block.n_ahead].head, ++block.n_ahead;
+      look_ahead(t, block);
+    }
+
+    // The next block's pages; after the last block, where the first one's pages are likely to hold the next head.
+    void look_ahead(const Tile& t, Block& block) const {
+      const KvRun* next = taken == run->n ? run + 1 : run;
+      i64 beyond = 0;
+      if (next == end) next = first, beyond = 2 * group_positions * t.head_dim * i64{sizeof(Element)} + scale_bytes;
+      for (block.n_ahead = 0; block.n_ahead < block_groups; ++block.n_ahead, ++next) {
+        if (next == end || next->slots != group_positions) return;
+        block.ahead[block.n_ahead] = next->head + beyond;
+      }
     }
 
     // Keys are read where they are if the group lies in one run.
@@ -175,7 +185,7 @@ class Attention {
                 offset = position % group_positions * 4;
       keys[v] = block.keys[group] + offset;
       key_step[v] = block.key_step[group];
-      ahead[v] = group < block.n_ahead ? block.ahead[group] + 2 * offset : keys[v];
+      ahead[v] = group < block.n_ahead ? block.ahead[group] : keys[v];
       n[v] = least(block.n - position, lanes);
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
@@ -190,9 +200,7 @@ class Attention {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         k[v] = Type::load_words(keys[v] + step * key_step[v], n[v]);
-        if constexpr (fetch)  // every step has as many bytes of values as of keys
-          for (i64 line = 0; line < 2 * lanes * 4; line += 64)
-            __builtin_prefetch(ahead[v] + step * group_positions * 8 + line);
+        if constexpr (fetch) __builtin_prefetch(ahead[v] + step * group_positions * 4, 0, 2);
       }
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) {
@@ -275,7 +283,7 @@ class Attention {
   using PreparedValues = std::uint32_t[block_positions / Type::weight_positions * largest_head];
 
   // V vectors of dimensions from d on, of N queries.
-  template <int N, int V, bool prepared>
+  template <int N, int V, bool prepared, bool fetch>
   static void add_some(const Block& block, const std::uint32_t* values, i64 query, i64 d, Tile& t) {
     typename Type::Sum sums[N][V];
 #pragma GCC unroll 8
@@ -286,7 +294,15 @@ class Attention {
     typename Type::Part parts[V / 2];
 #pragma GCC unroll 2
     for (int v = 0; v < V; v += 2) parts[v / 2] = Type::part(d + v * lanes, t.head_dim);
+    const i64 row_bytes = t.head_dim * i64{sizeof(Element)};
     for (i64 step = 0; step < steps; ++step) {
+      if constexpr (fetch) {
+        const i64 position = step * Type::weight_positions, group = position / group_positions;
+        if (group < block.n_ahead) {
+          const std::byte* ahead = block.ahead[group] + (group_positions + position % group_positions) * row_bytes;
+          for (i64 b = 0; b < Type::weight_positions * row_bytes; b += 64) __builtin_prefetch(ahead + b, 0, 2);
+        }
+      }
       Words row[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; v += 2) {
@@ -320,8 +336,10 @@ class Attention {
   static void add_all(const Block& block, const std::uint32_t* values, i64 begin, Tile& t) {
     in_tiles_of<Type::value_queries>(begin, t.n, [&]<int N>(i64 query) {
       i64 d = 0;
-      for (; d + 4 * lanes <= t.width; d += 4 * lanes) add_some<N, 4, prepared>(block, values, query, d, t);
-      if (d < t.width) add_some<N, 2, prepared>(block, values, query, d, t);
+      if (query == begin && !prepared && block.n_ahead > 0 && t.width >= 4 * lanes) 
+        add_some<N, 4, prepared, true>(block, values, query, d, t), d += 4 * lanes;
+      for (; d + 4 * lanes <= t.width; d += 4 * lanes) add_some<N, 4, prepared, false>(block, values, query, d, t);
+      if (d < t.width) add_some<N, 2, prepared, false>(block, values, query, d, t);
     });
   }
 
