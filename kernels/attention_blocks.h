@@ -111,6 +111,8 @@ class Attention {
       for (i64 g = 0; g * group_positions < n; ++g)
         take_group(t, least(n - g * group_positions, group_positions), g, block);
       block.values[n] = block.values[n - 1];
+      if constexpr (Type::scaled)
+        for (i64 p = n; p % group_positions != 0; ++p) block.value_scale[p] = 0;
       look_ahead(t, block);
     }
 
@@ -194,6 +196,8 @@ class Attention {
         for (int c = 1; c < chains; ++c) sums[c][i][v] = Type::zero();
       }
     }
+    if constexpr (fetch && Type::scaled)
+      for (i64 g = 0; g < block.n_ahead; ++g) __builtin_prefetch(block.ahead[g] + 2 * group_positions * t.head_dim, 0, 2);
     const std::uint32_t* const q = t.queries + query * steps;
     const auto multiply = [&](i64 step, auto& sum) __attribute__((always_inline)) {
       Words k[V];
@@ -298,7 +302,7 @@ class Attention {
     for (i64 step = 0; step < steps; ++step) {
       if constexpr (fetch) {
         const i64 position = step * Type::weight_positions, group = position / group_positions;
-        if (group < block.n_ahead) {
+        if (d == 0 && group < block.n_ahead) {
           const std::byte* ahead = block.ahead[group] + (group_positions + position % group_positions) * row_bytes;
           for (i64 b = 0; b < Type::weight_positions * row_bytes; b += 64) __builtin_prefetch(ahead + b, 0, 2);
         }
@@ -332,15 +336,20 @@ class Attention {
       }
   }
 
+  template <bool prepared, bool fetch>
+  static void add_all(const Block& block, const std::uint32_t* values, i64 begin, i64 end, Tile& t) {
+    in_tiles_of<Type::value_queries>(begin, end, [&]<int N>(i64 query) {
+      i64 d = 0;
+      for (; d + 4 * lanes <= t.width; d += 4 * lanes) add_some<N, 4, prepared, fetch>(block, values, query, d, t);
+      if (d < t.width) add_some<N, 2, prepared, fetch>(block, values, query, d, t);
+    });
+  }
+
   template <bool prepared>
   static void add_all(const Block& block, const std::uint32_t* values, i64 begin, Tile& t) {
-    in_tiles_of<Type::value_queries>(begin, t.n, [&]<int N>(i64 query) {
-      i64 d = 0;
-      if (query == begin && !prepared && block.n_ahead > 0 && t.width >= 4 * lanes) 
-        add_some<N, 4, prepared, true>(block, values, query, d, t), d += 4 * lanes;
-      for (; d + 4 * lanes <= t.width; d += 4 * lanes) add_some<N, 4, prepared, false>(block, values, query, d, t);
-      if (d < t.width) add_some<N, 2, prepared, false>(block, values, query, d, t);
-    });
+    const i64 fetching = block.n_ahead > 0 ? least(begin + Type::value_queries, t.n) : begin;
+    add_all<prepared, true>(block, values, begin, fetching, t);
+    add_all<prepared, false>(block, values, fetching, t.n, t);
   }
 
   static void add(const Block& block, i64 begin, Tile& t) {
