@@ -79,18 +79,21 @@ double measure_prefill(const Arguments& arguments, Model& model, RandomTokens& r
   return static_cast<double>(arguments.tokens) / seconds_since(start);
 }
 
-// Every sequence gets a cache of its own with `context` positions.  They are computed once and kept in a file, since
-// speed does not depend on what the cache holds.
+// Every sequence gets a cache of its own with `context` positions.  One sequence's are computed once and kept in a
+// file, since speed does not depend on what the cache holds; llama.cpp cannot load that file into a context of several
+// streams.
 void fill(const Arguments& arguments, Model& model, RandomTokens& random) {
   std::vector<llama_token> tokens(static_cast<std::size_t>(arguments.context));
   std::size_t n = 0;
-  if (!arguments.state.empty() && std::filesystem::exists(arguments.state)) {
-    llama_state_seq_load_file(model.context(), arguments.state.c_str(), 0, tokens.data(), tokens.size(), &n);
-    if (std::cmp_not_equal(n, arguments.context))
+  const bool keep = !arguments.state.empty() && arguments.streams == 1;
+  if (keep && std::filesystem::exists(arguments.state)) {
+    const std::size_t bytes =
+        llama_state_seq_load_file(model.context(), arguments.state.c_str(), 0, tokens.data(), tokens.size(), &n);
+    if (bytes == 0 || std::cmp_not_equal(n, arguments.context))
       throw std::runtime_error(arguments.state + ": is no state of this model and context; delete it");
   } else {
     prefill(model, arguments.context, random);
-    if (!arguments.state.empty()) {
+    if (keep) {
       const std::string temporary = arguments.state + ".part";
       llama_state_seq_save_file(model.context(), temporary.c_str(), 0, tokens.data(), tokens.size());
       std::filesystem::rename(temporary, arguments.state);
@@ -98,6 +101,10 @@ void fill(const Arguments& arguments, Model& model, RandomTokens& random) {
   }
   for (std::int64_t s = 1; s < arguments.streams; ++s)
     llama_memory_seq_cp(llama_get_memory(model.context()), 0, static_cast<llama_seq_id>(s), -1, -1);
+  for (std::int64_t s = 0; s < arguments.streams; ++s)
+    if (llama_memory_seq_pos_max(llama_get_memory(model.context()), static_cast<llama_seq_id>(s)) !=
+        static_cast<llama_pos>(arguments.context) - 1)
+      throw std::runtime_error("a sequence's cache does not hold its context");
 }
 
 // Tokens per second of all streams together, from `context` tokens on; no sampling.
