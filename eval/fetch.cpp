@@ -50,12 +50,6 @@ void require_program(const std::string& name, const std::string& question) {
                     name));
 }
 
-void check_hash(const fs::path& path, const Download& d, const std::string& hash) {
-  if (d.sha256[0] != '\0' && hash != d.sha256)
-    throw InputError(fmt::format("{}: its SHA-256 is {}, the published file's is {}; remove it to fetch it again",
-                                 path.string(), hash, d.sha256));
-}
-
 void download(const char* url, const fs::path& to) {
   const fs::path part = to.string() + ".part";
   fs::create_directories(to.parent_path());
@@ -106,9 +100,14 @@ void fetch(std::span<const std::string> tasks, const fs::path& folder,
         }
       }
       const std::string hash = sha256_file(file);
-      check_hash(file, d, hash);
+      const bool known = d.sha256[0] != '\0';
+      if (known && hash != d.sha256) {
+        if (!was_there) fs::remove(file);
+        throw InputError(fmt::format("{}: {} has SHA-256 {}, the published file {}", file.string(),
+                                     was_there ? "what is there" : "what was fetched", hash, d.sha256));
+      }
       say(fmt::format("{}: {} {}, SHA-256 {} ({})", d.task, file.string(), was_there ? "is there" : "fetched", hash,
-                      d.sha256[0] != '\0' ? "as published" : "nothing to compare it with"));
+                      known ? "as published" : "nothing to compare it with"));
     }
   } catch (...) {
     remove_archives();

@@ -15,6 +15,8 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
+constexpr const char* run_file = "run.json";
+
 // Where two records differ first, as "max_length is 1024 there and 2048 here"; nothing where they do not.
 std::optional<std::string> difference(const ordered_json& there, const ordered_json& here, const std::string& name) {
   if (there.is_object() && here.is_object()) {
@@ -102,7 +104,7 @@ void TaskLog::append(const DocumentScore& score) {
 }
 
 ResultFolder::ResultFolder(const fs::path& path, const ordered_json& settings) : path_(path) {
-  const fs::path file = path / "run.json";
+  const fs::path file = path / run_file;
   if (fs::exists(file)) {
     try {
       run_ = ordered_json::parse(read_text(file));
@@ -127,17 +129,21 @@ ResultFolder::ResultFolder(const fs::path& path, const ordered_json& settings) :
 
 std::unique_ptr<TaskLog> ResultFolder::open(const TaskData& data) {
   const std::string& name = data.task->name;
+  const fs::path log = path_ / fmt::format("{}.jsonl", name);
   const ordered_json record = data_record(data);
   if (run_["tasks"].contains(name)) {
-    require_same(run_["tasks"][name], record, path_ / "run.json", name);
+    require_same(run_["tasks"][name], record, path_ / run_file, name);
   } else {
+    if (fs::exists(log))
+      throw InputError(
+          fmt::format("{}: is no result of this run: {} does not know it; remove it", log.string(), run_file));
     run_["tasks"][name] = record;
     save();
   }
-  return std::unique_ptr<TaskLog>(new TaskLog(path_ / fmt::format("{}.jsonl", name), data));
+  return std::unique_ptr<TaskLog>(new TaskLog(log, data));
 }
 
-void ResultFolder::save() const { write_atomically(path_ / "run.json", run_.dump(2) + "\n"); }
+void ResultFolder::save() const { write_atomically(path_ / run_file, run_.dump(2) + "\n"); }
 
 void ResultFolder::write_report(const ordered_json& report) const {
   write_atomically(path_ / "results.json", report.dump(2) + "\n");
