@@ -38,9 +38,10 @@ struct Tile {
   alignas(64) float scores[most_queries][block_positions];
   alignas(64) std::uint32_t weights[most_queries][block_positions];  // [positions, or words]
   alignas(64) float sum[most_queries][group_positions];              // of weights so far, one a lane
-  alignas(64) float top[most_queries], keep[most_queries];           // largest score so far; 2^(the one before - top)
+  float top[most_queries];                                           // largest score so far
+  float keep[most_queries], lift[most_queries];  // 2^(the top before, or the block's largest score, minus top)
   // int8: queries and weights are integers times these; bias = -128 Σ q, since keys are stored as q + 128
-  float query_scale[most_queries], weight_scale[most_queries];
+  float query_scale[most_queries], weight_scale[most_queries], weight_inverse[most_queries];
   std::int32_t bias[most_queries];
 };
 
@@ -67,7 +68,7 @@ void in_tiles_of(i64 from, i64 to, const Kernel& kernel) {
 ///
 ///   Element, together        of keys and values; how many fill a word
 ///   Floats, Words, lanes     vectors of 32-bit lanes, at most 16
-///   load store set1 max sub add fmadd max_of sum_of exp2 load_words store_words splat
+///   load store set1 max sub add div fmadd max_of sum_of exp2 load_words store_words splat
 ///   score_queries, _vectors, _chains, value_queries  sums that the registers hold
 ///   prepare                  a query as words
 ///   Sum: first_score dot add_scores score   a vector of scores, one a position
@@ -197,7 +198,8 @@ class Attention {
       }
     }
     if constexpr (fetch && Type::scaled)
-      for (i64 g = 0; g < block.n_ahead; ++g) __builtin_prefetch(block.ahead[g] + 2 * group_positions * t.head_dim, 0, 2);
+      for (i64 g = 0; g < block.n_ahead; ++g)
+        __builtin_prefetch(block.ahead[g] + 2 * group_positions * t.head_dim, 0, 2);
     const std::uint32_t* const q = t.queries + query * steps;
     const auto multiply = [&](i64 step, auto& sum) __attribute__((always_inline)) {
       Words k[V];
@@ -252,16 +254,18 @@ class Attention {
   // Of queries `begin` and up; `top`, `keep` and `sum` follow.
   static void weigh(const Block& block, i64 begin, Tile& t) {
     for (i64 i = begin; i < t.n; ++i) {
-      Floats largest = Type::set1(t.top[i]);
-      for (i64 p = 0; p < t.seen[i]; p += lanes)
+      Floats largest = Type::load_or_lowest(t.scores[i], t.seen[i]);
+      for (i64 p = lanes; p < t.seen[i]; p += lanes)
         largest = Type::max(largest, Type::load_or_lowest(t.scores[i] + p, t.seen[i] - p));
-      const float top = Type::max_of(largest);
+      const float of_block = Type::max_of(largest), top = t.top[i] > of_block ? t.top[i] : of_block;
       t.keep[i] = t.top[i] - top;
+      t.lift[i] = of_block - top;
       t.top[i] = top;
     }
     if (!block.first)
       for (i64 i = begin; i < t.n; i += lanes)
         Type::store(t.keep + i, Type::exp2(Type::load(t.keep + i, t.n - i)), t.n - i);
+    if constexpr (Type::scaled) bound_weights(block, begin, t);
     const i64 vectors = (block.n + lanes - 1) / lanes;
     for (i64 i = begin; i < t.n; ++i) {
       Floats w[block_vectors];
@@ -278,6 +282,25 @@ class Attention {
       Type::store(t.sum[i], sum, lanes);
       Type::store_weights(w, vectors, block.value_scale, i, t);
     }
+  }
+
+  // int8: what makes 15-bit integers of the block's weights, times the values' scales.
+  static void bound_weights(const Block& block, i64 begin, Tile& t) {
+    const auto largest_scale = [&](i64 seen) {
+      Floats largest = Type::load(block.value_scale, seen);
+      for (i64 p = lanes; p < seen; p += lanes)
+        largest = Type::max(largest, Type::load(block.value_scale + p, seen - p));
+      return Type::max_of(largest);
+    };
+    const float of_all = largest_scale(block.n);
+    for (i64 i = begin; i < t.n; i += lanes)
+      Type::store(t.lift + i, Type::exp2(Type::load(t.lift + i, t.n - i)), t.n - i);
+    for (i64 i = begin; i < t.n; ++i) {
+      const float bound = t.lift[i] * (t.seen[i] == block.n ? of_all : largest_scale(t.seen[i]));
+      t.weight_scale[i] = (bound > 1e-30f ? bound : 1e-30f) / 32767;
+    }
+    for (i64 i = begin; i < t.n; i += lanes)
+      Type::store(t.weight_inverse + i, Type::div(Type::set1(1), Type::load(t.weight_scale + i, t.n - i)), t.n - i);
   }
 
   // ---- values ----

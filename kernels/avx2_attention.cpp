@@ -5,11 +5,11 @@
 namespace photon {
 namespace {
 
-// Sums: 8 registers; their factors the others.
 struct Vectors {
   using Floats = __m256;
   using Words = __m256i;
   static constexpr i64 lanes = 8;
+  // 8 registers of sums, the others for their factors.
   static constexpr int score_queries = 2, score_vectors = 4, score_chains = 1, value_queries = 2;
 
   static Floats load(const float* p, i64 n) { return photon::load(p, n); }
@@ -32,6 +32,7 @@ struct Vectors {
   static Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
   static Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
   static Floats add(Floats a, Floats b) { return _mm256_add_ps(a, b); }
+  static Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
   static Floats fmadd(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
   static float max_of(Floats v) { return photon::max_of(v); }
   static float sum_of(Floats v) { return photon::sum_of(v); }
@@ -179,19 +180,13 @@ struct Int8 : Vectors {
   }
 
   static void store_weights(const Floats* w, i64 vectors, const float* value_scale, i64 i, Tile& t) {
-    Floats scaled_weights[block_positions / lanes], sizes = set1(1e-30f);
+    const Floats inverse = set1(t.weight_inverse[i]);
     for (i64 v = 0; v < vectors; ++v) {
-      scaled_weights[v] = _mm256_mul_ps(w[v], load_some(value_scale + v * lanes, t.seen[i] - v * lanes));
-      sizes = max(sizes, scaled_weights[v]);
-    }
-    const float largest = max_of(sizes);
-    const Floats inverse = set1(32767 / largest);
-    for (i64 v = 0; v < vectors; ++v) {
-      const Words integers = _mm256_cvtps_epi32(_mm256_mul_ps(scaled_weights[v], inverse));
+      const Floats factor = _mm256_mul_ps(inverse, _mm256_loadu_ps(value_scale + v * lanes));
+      const Words integers = _mm256_cvtps_epi32(_mm256_mul_ps(w[v], factor));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(t.weights[i]) + v,
                        _mm_packs_epi32(_mm256_castsi256_si128(integers), _mm256_extracti128_si256(integers, 1)));
     }
-    t.weight_scale[i] = largest / 32767;
   }
   static Sum zero() { return _mm256_setzero_si256(); }
   // Pairs of dimensions 0-3 8-11, and of the others.

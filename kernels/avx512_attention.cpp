@@ -5,11 +5,11 @@
 namespace photon {
 namespace {
 
-// Sums: 24 registers; their factors the others.
 struct Vectors {
   using Floats = __m512;
   using Words = __m512i;
   static constexpr i64 lanes = 16;
+  // 24 registers of sums, the others for their factors.
   static constexpr int score_queries = 6, score_vectors = 2, score_chains = 2, value_queries = 6;
 
   static Floats load(const float* p, i64 n) { return photon::load(p, n); }
@@ -30,6 +30,7 @@ struct Vectors {
   static Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
   static Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
   static Floats add(Floats a, Floats b) { return _mm512_add_ps(a, b); }
+  static Floats div(Floats a, Floats b) { return _mm512_div_ps(a, b); }
   static Floats fmadd(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
   static float max_of(Floats v) { return _mm512_reduce_max_ps(v); }
   static float sum_of(Floats v) { return _mm512_reduce_add_ps(v); }
@@ -138,6 +139,7 @@ struct Int8 : Vectors {
   using Element = std::int8_t;
   using Sum = Words;
   static constexpr i64 together = 4, weight_positions = 2;
+  static constexpr int score_vectors = 4, score_chains = 1;  // so few steps that a chain does no harm
   static constexpr bool scaled = true, prepares_values = true;
 
   static void prepare(const float* q, i64 i, Tile& t) {
@@ -164,17 +166,12 @@ struct Int8 : Vectors {
   }
 
   static void store_weights(const Floats* w, i64 vectors, const float* value_scale, i64 i, Tile& t) {
-    Floats scaled_weights[block_positions / lanes], sizes = set1(1e-30f);
+    const Floats inverse = set1(t.weight_inverse[i]);
     for (i64 v = 0; v < vectors; ++v) {
-      scaled_weights[v] = _mm512_mul_ps(w[v], load_some(value_scale + v * lanes, t.seen[i] - v * lanes));
-      sizes = max(sizes, scaled_weights[v]);
-    }
-    const float largest = max_of(sizes);
-    const Floats inverse = set1(32767 / largest);
-    for (i64 v = 0; v < vectors; ++v)
+      const Floats factor = _mm512_mul_ps(inverse, _mm512_loadu_ps(value_scale + v * lanes));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.weights[i]) + v,
-                          _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(scaled_weights[v], inverse))));
-    t.weight_scale[i] = largest / 32767;
+                          _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(w[v], factor))));
+    }
   }
   static Sum zero() { return _mm512_setzero_si512(); }
   static void load_values(const std::byte* const* rows, i64 d, Part part, Words* v) {
