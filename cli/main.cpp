@@ -21,6 +21,9 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", "photon " PHOTON_VERSION);
   photon::add_generate(app);
   photon::add_score(app);
+  photon::add_agree(app);
+  photon::add_selfcheck(app);
+  photon::add_eval(app);
   photon::add_info(app);
   photon::add_bench(app);
   photon::add_init(app);

@@ -126,6 +126,7 @@ void add_score(CLI::App& app) {
   command
       ->add_option("--protocol", arguments->protocol,
                    "hiergen: the teacher-forced forward pass; recgen: its own states, from the text's first token on")
+      ->check(CLI::IsMember({"hiergen", "recgen"}))
       ->capture_default_str();
   command->add_option("--compare", arguments->compare,
                       "Model folder to take as the reference, as it is stored: print how far -m is from it, by KL "
