@@ -53,7 +53,7 @@ TEST(FewShot, ExamplesAreTheFirstOfTheirFileWithTheirAnswers) {
   };
   EXPECT_EQ(context("hellaswag", 2, 3),
             "Walking a dog: A dog pulls. The boy runs behind it.\n\n"
-            "How to boil water: How to boil water. Take a pot.  Fill it. With water.\n\n"
+            "How to boil water: How to boil water. Take a pot. Fill it. With water.\n\n"
             "Skating: A girl laces her skates. She then");
   EXPECT_EQ(context("piqa", 2, 9, 1),
             "Question: Open a jar\nAnswer: Twist the lid.\n\nQuestion: Dry a cup\nAnswer: Use a towel.\n\n"
@@ -65,7 +65,7 @@ TEST(FewShot, ExamplesAreTheFirstOfTheirFileWithTheirAnswers) {
             "Wool is soft.\nQuestion: What is soft?\nAnswer: wool\n\n\nQuestion: What force slows a sliding "
             "block?\nAnswer:");
   EXPECT_EQ(context("winogrande", 2, 0, 1),
-            "The bag tore because the bag was thin.\n\nMax lost to Max, who trained.\n\n"
+            "The bag tore because the bag was thin.\n\nBen lost to Max, who trained.\n\n"
             "The cup did not fit on the shelf because the shelf");
 }
 
@@ -75,8 +75,8 @@ TEST(FewShot, ATaskWithoutAnotherFileLeavesOutTheDocumentInQuestion) {
       data.documents[0].requests[0].context,
       "“Where is he?” she asked, and nobody knew where he was hiding\n\nThe baker opened the door and smelled the");
   EXPECT_EQ(data.documents[2].requests[0].context, "The baker opened the door and smelled the bread\n\none");
-  EXPECT_EQ(load_task(find_task("lambada"), testdata, 20).documents[7].requests[0].context.find("tab"),
-            load_task(find_task("lambada"), testdata, 20).documents[7].requests[0].context.rfind("tab"));
+  const std::string all_others = load_task(find_task("lambada"), testdata, 20).documents[7].requests[0].context;
+  EXPECT_EQ(all_others.find("A tab"), all_others.rfind("A tab")) << "only the question itself";
   EXPECT_THROW(load_task(find_task("lambada"), testdata, 21), InputError);
   EXPECT_THROW(load_task(find_task("piqa"), testdata, 4), InputError);
 }
