@@ -25,7 +25,11 @@ std::uint64_t read(const void* data, std::int64_t n_blocks, bool ahead) {
       sums[j] = _mm512_add_epi64(sums[j], _mm512_loadu_si512(at + 64 * j));
     }
   for (int j = 1; j < together; ++j) sums[0] = _mm512_add_epi64(sums[0], sums[j]);
-  return static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sums[0]));
+  alignas(64) std::uint64_t lanes[8];
+  _mm512_store_si512(lanes, sums[0]);
+  std::uint64_t total = 0;  // not by the intrinsic, whose sum is signed: it may wrap
+  for (const std::uint64_t lane : lanes) total += lane;
+  return total;
 }
 
 // One instruction on every register of sums, again and again; returns the first.  In assembly, because the compiler
