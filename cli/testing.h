@@ -2,6 +2,8 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -12,6 +14,7 @@ namespace photon::testing_support {
 
 /// What `photon NAME ARGUMENTS…` prints on standard output.  Its exceptions come through.
 inline std::string run_command(void (*add)(CLI::App&), const std::string& name, std::vector<std::string> arguments) {
+  if (!spdlog::get("photon")) spdlog::set_default_logger(spdlog::stderr_color_mt("photon"));  // logs are no output
   CLI::App app;
   add(app);
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
