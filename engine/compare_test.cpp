@@ -50,7 +50,8 @@ class ComparisonOf : public testing::TestWithParam<NamedSpec> {
 INSTANTIATE_TEST_SUITE_P(EverySpec, ComparisonOf, testing::ValuesIn(tiny_specs()), testing::PrintToStringParamName());
 
 TEST_P(ComparisonOf, TwoModelsEqualsTheReferenceOverSlicesAndDocuments) {
-  const auto tokens = random_tokens(270, GetParam().spec.vocab_size, 3);  // a slice of 256 and a part of one
+  const std::int64_t n = GetParam().name == "three" ? 270 : 40;  // once more than a slice: the reference is slow
+  const auto tokens = random_tokens(n, GetParam().spec.vocab_size, 3);
   const auto document = std::span(tokens).first(23);
   Comparer comparer(reference, model);
   comparer.add(tokens);
@@ -61,7 +62,7 @@ TEST_P(ComparisonOf, TwoModelsEqualsTheReferenceOverSlicesAndDocuments) {
   Expected want;
   want.add(reference_folder, model_folder, tokens, 0);
   want.add(reference_folder, model_folder, document, 1);
-  EXPECT_EQ(got.n_tokens, 270 + 22);
+  EXPECT_EQ(got.n_tokens, n + 22);
   EXPECT_NEAR(got.kl, want.kl / want.n, 1e-3);
   EXPECT_GT(got.kl, 0.01);  // the models do differ
   EXPECT_NEAR(got.kl_max, want.kl_max, 2e-3);
