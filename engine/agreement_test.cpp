@@ -34,7 +34,7 @@ TEST_P(AgreementOf, HiergenIsTheForwardPassBitForBit) {
   std::vector<std::vector<std::int32_t>> texts;
   std::int64_t n = 0;
   for (const std::int64_t length : {0, 1, 7, 31, 32, 33, 64, 65, 90, 2}) {
-    texts.push_back(text(length, 5));
+    texts.push_back(text(length, 5 + static_cast<std::uint64_t>(length)));
     n += std::max<std::int64_t>(0, length - 1);
   }
   agreement.add(texts, 1);
@@ -125,7 +125,8 @@ TEST_P(AgreementOf, CosinesOfUnitsAreTheReferencesByLevelAndSlot) {
 
 TEST_P(AgreementOf, ATextsShareDoesNotDependOnTheTextsBesideIt) {
   std::vector<std::vector<std::int32_t>> texts;
-  for (const std::int64_t length : {50, 3, 33, 64, 1, 20, 47, 48, 49, 12}) texts.push_back(text(length, 9));
+  for (const std::int64_t length : {50, 3, 33, 64, 1, 20, 47, 48, 49, 12})
+    texts.push_back(text(length, 9 + static_cast<std::uint64_t>(length)));
   Agreement together(engine), one_by_one(engine);
   together.add(texts);
   for (const auto& t : texts) one_by_one.add({{t}});

@@ -287,21 +287,26 @@ TEST_P(ForcedRecGen, TextsOfOneBatchDoNotTouchEachOther) {
     EXPECT_EQ(got[b], forced(std::span(text).first(parts[b].n_context), batch[b].tokens)) << "text " << b;
 }
 
-// A sequence goes on group by group, so long texts need no more memory than their logits are given.
-TEST_P(ForcedRecGen, WholeGroupsInPiecesAreTheWhole) {
+// A sequence goes on group by group, so a long text needs no more memory than the logits that are kept; while hiergen
+// finishes the context's last group, token by token.
+TEST_P(ForcedRecGen, PiecesAreTheWhole) {
   const auto text = prompt(5, /*seed=*/9);
-  const Logits whole = forced({}, text);
-  Sequence sequence(model, pool);
-  std::size_t n_seen = 0;
-  for (const std::int64_t groups : {1, 0, 3, 1}) {
-    const auto n = static_cast<std::size_t>(groups * group_tokens());
-    const Hierarchy::Extension piece{&sequence, std::span(text).subspan(n_seen, n)};
-    hierarchy.score_recgen({&piece, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
-      EXPECT_TRUE(std::ranges::equal(row, whole.at(static_cast<std::size_t>(position))));
-    });
-    n_seen += n;
+  const std::int64_t T = group_tokens();
+  for (const std::int64_t n_context : {std::int64_t{0}, std::int64_t{1}, T + 1}) {
+    const auto context = std::span(text).first(static_cast<std::size_t>(n_context));
+    const Logits whole = forced(context, std::span(text).subspan(context.size()));
+    Sequence sequence(model, pool);
+    hierarchy.prefill(sequence, context);
+    const std::int64_t missing = (T - n_context % T) % T;
+    for (const std::int64_t n : {missing / 2, missing - missing / 2, T, std::int64_t{0}, 2 * T, T}) {
+      const auto rest = std::span(text).subspan(static_cast<std::size_t>(sequence.n_tokens));
+      const Hierarchy::Extension piece{&sequence, rest.first(std::min(rest.size(), static_cast<std::size_t>(n)))};
+      hierarchy.score_recgen({&piece, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
+        EXPECT_TRUE(std::ranges::equal(row, whole.at(static_cast<std::size_t>(position - n_context)))) << position;
+      });
+    }
+    EXPECT_GE(sequence.n_tokens, 4 * T);
   }
-  EXPECT_EQ(sequence.n_tokens, std::ssize(text));
 }
 
 TEST_P(ForcedRecGen, ScoresAreLogProbabilitiesOfTheForcedTokens) {
