@@ -57,6 +57,32 @@ TEST_F(ScoreCommand, OfATextIsTheMeanOverItsDocumentsEachBegunWithBos) {
   EXPECT_NE(windows["nats_per_token"], all["nats_per_token"]);
 }
 
+TEST_F(ScoreCommand, ByContextAndBySlotAddUpToTheWhole) {
+  const std::string text = folder.write("text", some_text(2, 30));
+  const auto c = run({"-m", model, "--file", text, "--window", "21", "--by-context", "--slots", "4"});
+  const double n = c["tokens"], nats = c["nats_per_token"];
+  for (const char* part : {"by_context", "by_slot"}) {
+    double sum = 0, count = 0;
+    for (const auto& bin : c[part])
+      sum += bin["nats"].get<double>() * bin["tokens"].get<double>(), count += bin["tokens"].get<double>();
+    EXPECT_EQ(count, n) << part;
+    EXPECT_NEAR(sum, nats * n, 1e-6 * n) << part;
+  }
+  ASSERT_EQ(c["by_context"].size(), 5u);  // 1, 2-3, 4-7, 8-15, 16-21
+  EXPECT_EQ(c["by_context"][4]["from"], 16);
+  EXPECT_EQ(c["by_context"][4]["to"], 21);
+
+  // Two tokens after bos: position 1 is in slot 1, position 2 in slot 0 of two.
+  const auto alone = run({"-m", model, "--file", folder.write("short", "ka"), "--slots", "2"});
+  const double first = alone["by_slot"][1]["nats"];
+  EXPECT_NEAR(first * alone["by_slot"][1]["tokens"].get<double>() +
+                  (alone["by_slot"][0]["nats"].is_null()
+                       ? 0.0
+                       : alone["by_slot"][0]["nats"].get<double>() * alone["by_slot"][0]["tokens"].get<double>()),
+              alone["nats_per_token"].get<double>() * alone["tokens"].get<double>(), 1e-6);
+  EXPECT_THROW(run({"-m", model, "--tokens", tokens, "--by-context"}), InputError);
+}
+
 TEST_F(ScoreCommand, BesideAReferenceGivesBothLossesAndTheirDistance) {
   const std::string text = folder.write("text", some_text(2, 3) + "<|endoftext|>\n" + some_text(3, 20));
   const auto c = run({"-m", model, "--compare", other, "--file", text, "--window", "50"});
