@@ -2,6 +2,7 @@
 // (serve/http_server.h) bounds sizes and times, and keeps slow clients from slowing others.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -41,7 +42,27 @@ class Responder {
   virtual void on_disconnect(std::function<void()> gone) = 0;
 };
 
-/// Must not block for long: it runs on an HTTP thread.  An exception that leaves it becomes a 500 without details.
+/// Must not block for long: it runs on an HTTP thread.  An ApiError that leaves it is the answer, any other exception
+/// a 500 without details; after a first answer both only end the connection.
 using HttpHandler = std::function<void(HttpRequest request, std::shared_ptr<Responder> responder)>;
+
+/// One answered, or abandoned, request: for the log and for counting.
+struct AccessRecord {
+  std::string_view method, path, id;  // as in the request; empty where it could not be read
+  int status = 0;                     // 499: the client went before there was one
+  bool complete = true;               // false: the client went, or was dropped, before it had all of it
+  double ms = 0;
+  std::int64_t bytes = 0;  // of the answer, as sent
+};
+
+/// What a server serves.  Called on HTTP threads, several at once.
+class HttpApplication {
+ public:
+  virtual ~HttpApplication() = default;
+  /// Before a request's body is read.  Adds headers to whatever will be answered.  @throws ApiError to refuse it.
+  virtual void admit(const HttpRequest& head, Responder::Headers& headers) = 0;
+  virtual void handle(HttpRequest request, std::shared_ptr<Responder> responder) = 0;
+  virtual void answered(const AccessRecord& /*record*/) {}
+};
 
 }  // namespace photon
