@@ -16,6 +16,7 @@
 #include "cli/commands.h"
 #include "kernels/ceilings.h"
 #include "kernels/kernels.h"
+#include "text/text_stream.h"
 #include "text/utf8.h"
 
 namespace photon {
@@ -31,29 +32,6 @@ struct GenerateArguments {
   double kv_budget_gb = 0;
   GenerateOptions options{.sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05}};
   bool stats = false, json = false;
-};
-
-// Pieces to text, or ids to "1,2,3" where the model has no tokenizer.
-class Writer {
- public:
-  /// @param prompt_text  what stands before the generated text; a text's first piece begins with a space that is not
-  /// part
-  ///                     of it.
-  Writer(const Tokenizer* tokenizer, bool at_start) : tokenizer_(tokenizer), at_start_(at_start) {}
-
-  std::string add(std::int32_t token) {
-    if (tokenizer_ == nullptr) return fmt::format("{}{}", std::exchange(at_start_, false) ? "" : ",", token);
-    std::string piece = tokenizer_->piece(token);
-    if (piece.empty()) return {};
-    if (std::exchange(at_start_, false) && piece.front() == ' ') piece.erase(0, 1);
-    return utf8_.push(piece);
-  }
-  std::string finish() { return utf8_.finish(); }
-
- private:
-  const Tokenizer* tokenizer_;
-  bool at_start_;
-  Utf8Stream utf8_;
 };
 
 struct Result {
@@ -99,8 +77,7 @@ Result run(const GenerateArguments& arguments, const std::string& folder, const 
                options.sampler.seed, kernels().name, threads());
 
   const auto n = static_cast<std::size_t>(options.n_continuations);
-  const bool at_start = prompt.empty() || (tokenizer && tokenizer->decode(prompt).empty());
-  std::vector<Writer> writers(n, Writer(tokenizer ? &*tokenizer : nullptr, at_start));
+  std::vector<TextStream> streams(n, TextStream(tokenizer ? &*tokenizer : nullptr, prompt));
   result.texts.resize(n);
   const bool stream = out != nullptr && n == 1;  // several continuations come one after another at the end
   if (out != nullptr) {
@@ -114,10 +91,10 @@ Result run(const GenerateArguments& arguments, const std::string& folder, const 
     if (stream && !text.empty()) *out << text << std::flush;
   };
   result.generation = engine.generate(prompt, options, [&](std::size_t i, std::int32_t token) {
-    write(i, writers[i].add(token));
+    write(i, streams[i].add(token));
     return out == nullptr || out->good();
   });
-  for (std::size_t i = 0; i < n; ++i) write(i, writers[i].finish());
+  for (std::size_t i = 0; i < n; ++i) write(i, streams[i].finish());
   if (out != nullptr) {
     if (!stream)
       for (std::size_t i = 0; i < n; ++i)

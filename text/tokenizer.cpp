@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "text/sentencepiece_model.h"
+#include "text/text_stream.h"
 #include "text/utf8.h"
 
 namespace photon {
@@ -129,23 +130,31 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> tokens) const {
-  std::string bytes;
-  bool at_start = impl_->adds_space;
-  for (const std::int32_t token : tokens) {
-    const std::string text = piece(token);
-    const bool drop_space = at_start && impl_->begins_with_space[static_cast<std::size_t>(token)] != 0;
-    bytes.append(text, drop_space ? 1 : 0);
-    at_start = at_start && text.empty();  // bos is no text
-  }
-  Utf8Stream stream;
-  const std::string text = stream.push(bytes);
+  TextStream stream(this, {});
+  std::string text;
+  for (const std::int32_t token : tokens) text += stream.add(token);
   return text + stream.finish();
 }
 
 std::string Tokenizer::piece(std::int32_t token) const {
+  check(token);
+  return impl_->pieces[static_cast<std::size_t>(token)];
+}
+
+std::string Tokenizer::first_piece(std::int32_t token) const {
+  check(token);
+  const auto i = static_cast<std::size_t>(token);
+  return impl_->pieces[i].substr(impl_->adds_space && impl_->begins_with_space[i] != 0 ? 1 : 0);
+}
+
+std::string Tokenizer::name(std::int32_t token) const {
+  check(token);
+  return impl_->model.IdToPiece(token);
+}
+
+void Tokenizer::check(std::int32_t token) const {
   if (token < 0 || token >= vocab_size())
     throw InputError(fmt::format("token id {} is outside the vocabulary of {}", token, vocab_size()));
-  return impl_->pieces[static_cast<std::size_t>(token)];
 }
 
 }  // namespace photon

@@ -29,8 +29,13 @@ class Tokenizer {
   std::string decode(std::span<const std::int32_t> tokens) const;
   /// Bytes of one token as it appears in running text: "▁" is a space, byte tokens are their byte, control tokens "".
   std::string piece(std::int32_t token) const;
+  /// The same at the beginning of a text: without the space that encode() puts there.
+  std::string first_piece(std::int32_t token) const;
+  /// A token as the model file writes it: "▁the", "<0x0A>", "</s>".
+  std::string name(std::int32_t token) const;
 
  private:
+  void check(std::int32_t token) const;  // is in the vocabulary
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
