@@ -1,0 +1,79 @@
+#include "serve/page.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <regex>
+#include <string>
+
+#include "serve/web_assets.h"
+
+namespace photon {
+namespace {
+
+struct Answer : Responder {
+  int status = 0;
+  std::string type, body;
+  std::map<std::string, std::string> headers;
+
+  void send(int code, std::string_view content_type, std::string bytes, const Headers& sent) override {
+    status = code;
+    type = content_type;
+    body = std::move(bytes);
+    headers = {sent.begin(), sent.end()};
+  }
+  void start_events(const Headers&) override {}
+  void write(std::string) override {}
+  void finish() override {}
+  void on_disconnect(std::function<void()>) override {}
+};
+
+Answer get(const std::string& path, const std::string& known_etag = {}) {
+  Router router({"a key"});  // the page needs none
+  add_page(router);
+  router.set_phase(Phase::ready);
+  HttpRequest request{.method = "GET", .path = path};
+  if (!known_etag.empty()) request.headers.emplace_back("if-none-match", known_etag);
+  auto answer = std::make_shared<Answer>();
+  router.handle(request, answer);
+  return *answer;
+}
+
+TEST(Page, EveryFileIsServedAsWhatItIsAndMayLoadNothingFromElsewhere) {
+  ASSERT_EQ(web_assets().size(), 4u);
+  for (const WebAsset& asset : web_assets()) {
+    Answer answer = get(std::string(asset.path));
+    EXPECT_EQ(answer.status, 200) << asset.path;
+    EXPECT_EQ(answer.type, asset.content_type);
+    EXPECT_EQ(answer.body, asset.bytes);
+    EXPECT_EQ(answer.headers["X-Content-Type-Options"], "nosniff");
+    const std::string policy = answer.headers["Content-Security-Policy"];
+    EXPECT_NE(policy.find("default-src 'none'"), std::string::npos);
+    EXPECT_EQ(policy.find("unsafe"), std::string::npos);
+    EXPECT_EQ(policy.find("http"), std::string::npos);
+  }
+}
+
+TEST(Page, AFileThatTheBrowserHasIsNotSentAgain) {
+  const std::string etag = get("/page.js").headers["ETag"];
+  const Answer again = get("/page.js", "W/" + etag + ", \"another\"");
+  EXPECT_EQ(again.status, 304);
+  EXPECT_EQ(again.body, "");
+  EXPECT_EQ(get("/page.js", "\"another\"").status, 200);
+  EXPECT_NE(get("/page.css").headers["ETag"], etag);
+}
+
+TEST(Page, NamesOnlyFilesThatAreServedAndHasNothingInline) {
+  const std::string html = get("/").body;
+  const std::regex reference(R"re((?:src|href)="([^"#]+)")re");
+  for (auto found = std::sregex_iterator(html.begin(), html.end(), reference); found != std::sregex_iterator();
+       ++found) {
+    EXPECT_EQ(get("/" + (*found)[1].str()).status, 200) << (*found)[0].str();
+  }
+  EXPECT_FALSE(
+      std::regex_search(html, std::regex(R"(<style|<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|javascript:)")));
+}
+
+}  // namespace
+}  // namespace photon

@@ -1,0 +1,174 @@
+// One pane: a protocol, the text that it writes, the picture of its hierarchy and its figures.
+import { ApiError, type Api, type CompletionEvent, type Piece, type Usage } from "./api.js";
+import { toRequest, type Sampling } from "./controls.js";
+import { tokensPerUnit } from "./hierarchy.js";
+import { Meters } from "./meters.js";
+import { Pacer } from "./pacer.js";
+import { Picture } from "./picture.js";
+import { protocolNotes, type Props } from "./props.js";
+import type { Tip } from "./tip.js";
+import { TokenView, type Token } from "./token_view.js";
+
+const finishNotes: Record<string, string> = { stop: "came to its end", length: "stopped at the token limit" };
+
+export interface PaneOptions {
+  api: Api;
+  tip: Tip;
+  /** Tokens per second to show at most. */
+  pace: () => number;
+}
+
+export class Pane {
+  readonly protocol: HTMLSelectElement;
+  private readonly view: TokenView;
+  private readonly picture: Picture;
+  private readonly meters: Meters;
+  private readonly pacer: Pacer<Token>;
+  private readonly text: HTMLElement;
+  private readonly error: HTMLElement;
+  private running: AbortController | null = null;
+  private props: Props | null = null;
+  private shown = 0;
+  private promptTokens = 0;
+
+  constructor(readonly root: HTMLElement, private readonly options: PaneOptions) {
+    this.protocol = root.querySelector("select")!;
+    this.text = root.querySelector(".text")!;
+    this.error = root.querySelector(".error")!;
+    this.picture = new Picture(root.querySelector("canvas")!);
+    this.meters = new Meters(root);
+    this.view = new TokenView(this.text, (token, at) => {
+      this.picture.point(token?.position ?? null);
+      if (token && at) options.tip.show(token, at, tokensPerUnit(this.props?.levels ?? []));
+      else options.tip.hide();
+    });
+    this.pacer = new Pacer(options.pace, (tokens) => this.show(tokens));
+    this.protocol.addEventListener("change", () => this.describe());
+  }
+
+  setProps(props: Props, protocol: string): void {
+    this.props = props;
+    this.protocol.replaceChildren(...props.protocols.map((name) => new Option(name, name, false, name === protocol)));
+    this.describe();
+    this.clear();
+  }
+
+  /** Writes a text; ends when all of it is shown, or after stop(), and tells in a sentence what happened. */
+  async run(sampling: Sampling): Promise<string> {
+    this.stop();
+    const { api } = this.options;
+    const protocol = this.protocol.value, running = new AbortController();
+    this.running = running;
+    this.clear();
+    this.root.classList.add("running");
+    this.text.setAttribute("aria-busy", "true");
+    try {
+      const prompt = await api.tokenize(sampling.prompt, running.signal);
+      this.showPrompt(prompt);
+      this.meters.plan(prompt.length + sampling.max_tokens);
+      this.picture.setWriting(true);
+      const request = toRequest(sampling, this.props!.model, protocol);
+      const finish = await this.read(api.complete(request, running.signal));
+      if (running.signal.aborted) return this.stopped(protocol);
+      return `${protocol}: ${finishNotes[finish] ?? finish}, ${this.shown} tokens.`;
+    } catch (error) {
+      if (running.signal.aborted) return this.stopped(protocol);
+      this.fail(error);
+      throw error;
+    } finally {
+      if (this.running === running) {
+        this.running = null;
+        this.picture.setWriting(false);
+        this.root.classList.remove("running");
+        this.text.setAttribute("aria-busy", "false");
+      }
+    }
+  }
+
+  stop(): void {
+    this.running?.abort();
+    this.pacer.drop();
+  }
+
+  private describe(): void {
+    this.root.querySelector(".protocol-note")!.textContent = protocolNotes[this.protocol.value] ?? "";
+    if (this.running === null && this.shown === 0) this.clear();
+  }
+
+  private clear(): void {
+    const props = this.props;
+    if (!props) return;
+    this.shown = this.promptTokens = 0;
+    this.error.hidden = true;
+    this.pacer.drop();
+    this.view.clear(tokensPerUnit(props.levels));
+    this.picture.clear(props.levels, this.protocol.value === "recgen");
+    this.meters.clear(props, this.protocol.value);
+  }
+
+  private showPrompt(pieces: Piece[]): void {
+    this.promptTokens = pieces.length;
+    this.view.add(
+      pieces.map(({ id, text }, position) => ({ id, text, position, from_prompt: true, logprob: null, top: [] })),
+    );
+    this.picture.add(pieces.length, true);
+    this.meters.setTokens(pieces.length, 0);
+    this.meters.setMemory(pieces.length, null);
+  }
+
+  private show(tokens: Token[]): void {
+    this.shown += tokens.length;
+    this.view.add(tokens);
+    this.picture.add(tokens.length, false);
+    this.meters.setTokens(this.promptTokens, this.shown);
+    this.meters.setMemory(this.promptTokens + this.shown, null);
+  }
+
+  /** Takes the stream as fast as it comes; the pacer shows it.  Returns why the text ended. */
+  private async read(events: AsyncIterable<CompletionEvent>): Promise<string> {
+    const start = performance.now();
+    let first = 0, received = 0, finish = "", usage: Usage | null = null;
+    for await (const event of events) {
+      usage = event.usage ?? usage;
+      const choice = event.choices[0];
+      if (!choice) continue;
+      finish = choice.finish_reason ?? finish;
+      const tokens = this.toTokens(choice, this.promptTokens + received);
+      if (tokens.length === 0) continue;
+      const now = performance.now();
+      if (received === 0) first = now;
+      received += tokens.length;
+      // The first token's time is the prefill's.
+      this.meters.setSpeed(now > first ? ((received - 1) * 1000) / (now - first) : null, first - start);
+      this.pacer.push(tokens);
+    }
+    await this.pacer.drained();
+    if (usage && this.running) this.meters.setUsage(usage);
+    return finish;
+  }
+
+  private toTokens(choice: CompletionEvent["choices"][0], position: number): Token[] {
+    const ids = choice.token_ids ?? [], pieces = choice.logprobs?.tokens ?? [];
+    const separate = pieces.length === ids.length && pieces.join("") === choice.text;
+    return ids.map((id, i) => ({
+      id,
+      // Text that was held back (half a character, what might be a stop string) comes with the token that decides it.
+      text: separate ? pieces[i]! : i === ids.length - 1 ? choice.text : "",
+      position: position + i,
+      from_prompt: false,
+      logprob: choice.logprobs?.token_logprobs[i] ?? null,
+      top: Object.entries(choice.logprobs?.top_logprobs?.[i] ?? {}).sort((a, b) => b[1] - a[1]),
+    }));
+  }
+
+  private stopped(protocol: string): string {
+    return `${protocol}: stopped after ${this.shown} tokens.`;
+  }
+
+  private fail(error: unknown): void {
+    const known = error instanceof ApiError;
+    this.error.textContent = known ? error.message : `The page failed: ${error}`;
+    this.error.hidden = false;
+    this.pacer.drop();
+  }
+}
