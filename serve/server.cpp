@@ -1,0 +1,64 @@
+#include "serve/server.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+namespace photon {
+
+Server::Server(const ServeOptions& options)
+    : drain_timeout_(options.drain_timeout),
+      router_(options.api_keys, options.cors_origins),
+      metrics_(options.alias),
+      http_(options.host, options.port, options.http_threads, options.http, *this) {
+  router_.add("GET", "/health", Access::open, [](HttpRequest, std::shared_ptr<Responder> responder) {
+    responder->send(200, "application/json", R"({"status":"ok"})");
+  });
+  router_.add("GET", "/metrics", Access::keyed, [this](HttpRequest, std::shared_ptr<Responder> responder) {
+    metrics_.set_connections(http_.n_connections());
+    responder->send(200, "text/plain; version=0.0.4; charset=utf-8", metrics_.text());
+  });
+}
+
+Server::~Server() { http_.close(); }
+
+void Server::ready() { router_.set_phase(Phase::ready); }
+
+void Server::request_stop() {
+  if (!stop_.request_stop()) force_.request_stop();
+}
+
+void Server::wait() {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, stop_.get_token(), [] { return false; });
+  }
+  router_.set_phase(Phase::draining);
+  http_.drain();
+  const bool idle = http_.wait_idle(std::chrono::steady_clock::now() + drain_timeout_, force_.get_token());
+  if (!idle) spdlog::warn("requests are cut off: {}", force_.stop_requested() ? "second signal" : "--drain-timeout");
+  http_.close();
+}
+
+void Server::admit(const HttpRequest& head, Responder::Headers& headers) { router_.admit(head, headers); }
+
+void Server::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
+  router_.handle(std::move(request), std::move(responder));
+}
+
+void Server::answered(const AccessRecord& record) {
+  metrics_.http_answer(record.status);
+  spdlog::info("{} {} {} {:.1f} ms {} bytes {}{}", record.method.empty() ? "?" : loggable(record.method),
+               record.path.empty() ? "?" : loggable(record.path), record.status, record.ms, record.bytes, record.id,
+               record.complete ? "" : ", not all of it taken");
+}
+
+std::string loggable(std::string_view path) {
+  constexpr std::size_t longest = 200;
+  std::string text;
+  for (const char c : path.substr(0, longest))
+    text += c > ' ' && c < '\x7f' && c != '\\' ? std::string(1, c)
+                                               : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  return path.size() > longest ? text + "…" : text;
+}
+
+}  // namespace photon

@@ -1,0 +1,51 @@
+// The server's life: it listens before there is a model, serves, and ends in good order.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <stop_token>
+
+#include "serve/http_server.h"
+#include "serve/metrics.h"
+#include "serve/options.h"
+#include "serve/router.h"
+
+namespace photon {
+
+/// Answers 503 from its construction until ready(); then /health, /metrics and the routes that were added.
+class Server : private HttpApplication {
+ public:
+  /// Listens.  @throws InputError where it cannot.
+  explicit Server(const ServeOptions& options);
+  ~Server() override;
+
+  Router& router() { return router_; }  // to add routes to, before ready()
+  Metrics& metrics() { return metrics_; }
+  std::string url() const { return http_.url(); }
+  std::uint16_t port() const { return http_.port(); }
+
+  void ready();
+  /// The first time: running requests may end within the drain timeout, new ones are refused.  The second time:
+  /// everything ends now.  From any thread.
+  void request_stop();
+  /// Serves until a stop is asked for and done.  Afterwards no handler is called any more.
+  void wait();
+
+ private:
+  void admit(const HttpRequest& head, Responder::Headers& headers) override;
+  void handle(HttpRequest request, std::shared_ptr<Responder> responder) override;
+  void answered(const AccessRecord& record) override;
+
+  const std::chrono::milliseconds drain_timeout_;
+  Router router_;
+  Metrics metrics_;
+  std::stop_source stop_, force_;
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  HttpServer http_;  // last: it calls the others
+};
+
+/// A path as a line of a log may hold it: bounded, and without control characters and what is not ASCII.
+std::string loggable(std::string_view path);
+
+}  // namespace photon
