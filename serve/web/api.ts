@@ -9,7 +9,7 @@ export class ApiError extends Error {
 }
 
 export interface Logprobs {
-  tokens: string[];
+  text_offset: number[];  // characters of the text before each token
   token_logprobs: (number | null)[];
   top_logprobs: (Record<string, number> | null)[] | null;
 }
@@ -28,8 +28,15 @@ export interface Usage {
   };
 }
 
+export interface ChoiceDelta {
+  text: string;
+  finish_reason: string | null;
+  token_ids?: number[];  // of the tokens that begin in this text
+  logprobs: Logprobs | null;
+}
+
 export interface CompletionEvent {
-  choices: { text: string; finish_reason: string | null; token_ids?: number[]; logprobs: Logprobs | null }[];
+  choices: ChoiceDelta[];
   usage?: Usage | null;
   error?: { message: string; code?: string | null };
 }

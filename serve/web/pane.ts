@@ -7,7 +7,8 @@ import { Pacer } from "./pacer.js";
 import { Picture } from "./picture.js";
 import { protocolNotes, type Props } from "./props.js";
 import type { Tip } from "./tip.js";
-import { TokenView, type Token } from "./token_view.js";
+import { TokenStream, type Rest, type Token } from "./token_stream.js";
+import { TokenView } from "./token_view.js";
 
 const finishNotes: Record<string, string> = { stop: "came to its end", length: "stopped at the token limit" };
 
@@ -23,7 +24,7 @@ export class Pane {
   private readonly view: TokenView;
   private readonly picture: Picture;
   private readonly meters: Meters;
-  private readonly pacer: Pacer<Token>;
+  private readonly pacer: Pacer<Token | Rest>;
   private readonly text: HTMLElement;
   private readonly error: HTMLElement;
   private running: AbortController | null = null;
@@ -116,10 +117,11 @@ export class Pane {
     this.meters.setMemory(pieces.length, null);
   }
 
-  private show(tokens: Token[]): void {
-    this.shown += tokens.length;
-    this.view.add(tokens);
-    this.picture.add(tokens.length, false);
+  private show(items: (Token | Rest)[]): void {
+    const count = items.filter((item) => "id" in item).length;
+    this.shown += count;
+    this.view.add(items);
+    this.picture.add(count, false);
     this.meters.setTokens(this.promptTokens, this.shown);
     this.meters.setMemory(this.promptTokens + this.shown, null);
   }
@@ -127,38 +129,26 @@ export class Pane {
   /** Takes the stream as fast as it comes; the pacer shows it.  Returns why the text ended. */
   private async read(events: AsyncIterable<CompletionEvent>): Promise<string> {
     const start = performance.now();
-    let first = 0, received = 0, finish = "", usage: Usage | null = null;
+    const stream = new TokenStream(this.promptTokens);
+    let first = 0, received = 0, after = 0, finish = "", usage: Usage | null = null;
     for await (const event of events) {
       usage = event.usage ?? usage;
       const choice = event.choices[0];
       if (!choice) continue;
       finish = choice.finish_reason ?? finish;
-      const tokens = this.toTokens(choice, this.promptTokens + received);
-      if (tokens.length === 0) continue;
+      this.pacer.push(stream.take(choice));
+      const count = choice.token_ids?.length ?? 0;
+      if (count === 0) continue;
       const now = performance.now();
       if (received === 0) first = now;
-      received += tokens.length;
-      // The first token's time is the prefill's.
-      this.meters.setSpeed(now > first ? ((received - 1) * 1000) / (now - first) : null, first - start);
-      this.pacer.push(tokens);
+      // Tokens that came together with the first one took no time that could be seen.
+      const later = received === 0 ? 0 : (after += count);
+      received += count;
+      this.meters.setSpeed(later > 0 ? (later * 1000) / (now - first) : null, first - start);
     }
     await this.pacer.drained();
     if (usage && this.running) this.meters.setUsage(usage);
     return finish;
-  }
-
-  private toTokens(choice: CompletionEvent["choices"][0], position: number): Token[] {
-    const ids = choice.token_ids ?? [], pieces = choice.logprobs?.tokens ?? [];
-    const separate = pieces.length === ids.length && pieces.join("") === choice.text;
-    return ids.map((id, i) => ({
-      id,
-      // Text that was held back (half a character, what might be a stop string) comes with the token that decides it.
-      text: separate ? pieces[i]! : i === ids.length - 1 ? choice.text : "",
-      position: position + i,
-      from_prompt: false,
-      logprob: choice.logprobs?.token_logprobs[i] ?? null,
-      top: Object.entries(choice.logprobs?.top_logprobs?.[i] ?? {}).sort((a, b) => b[1] - a[1]),
-    }));
   }
 
   private stopped(protocol: string): string {

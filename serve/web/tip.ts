@@ -1,6 +1,6 @@
 // The card beside a token: its probability, what else was likely, and its place in the hierarchy.
 import { percent, visible } from "./format.js";
-import type { Token } from "./token_view.js";
+import type { Token } from "./token_stream.js";
 
 function line(parent: HTMLElement, className: string, text = ""): HTMLElement {
   const element = document.createElement("div");

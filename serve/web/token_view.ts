@@ -1,15 +1,7 @@
 // The text as tokens: chunks and groups marked, each token's probability to be read by pointer or keyboard.
 import { boundaryLevel } from "./hierarchy.js";
 import { visible } from "./format.js";
-
-export interface Token {
-  id: number;
-  text: string;  // may be empty: the first bytes of a character whose last ones follow
-  position: number;
-  from_prompt: boolean;
-  logprob: number | null;
-  top: [text: string, logprob: number][];
-}
+import type { Rest, Token } from "./token_stream.js";
 
 export class TokenView {
   private tokens: Token[] = [];
@@ -32,12 +24,17 @@ export class TokenView {
     this.pointed(null);
   }
 
-  add(tokens: readonly Token[]): void {
+  add(tokens: readonly (Token | Rest)[]): void {
     const atEnd = this.root.scrollHeight - this.root.scrollTop - this.root.clientHeight < 40;
-    const fragment = document.createDocumentFragment();
-    for (const token of tokens) fragment.append(this.span(token));
-    this.root.append(fragment);
-    this.tokens.push(...tokens);
+    for (const token of tokens) {
+      if ("rest" in token) {
+        this.tokens[token.position]!.text += token.rest;
+        this.root.children[token.position]!.append(token.rest);
+      } else {
+        this.root.append(this.span(token));
+        this.tokens.push(token);
+      }
+    }
     if (atEnd) this.root.scrollTop = this.root.scrollHeight;
   }
 
