@@ -9,6 +9,7 @@ export class ApiError extends Error {
 }
 
 export interface Logprobs {
+  tokens: string[];
   text_offset: number[];  // characters of the text before each token
   token_logprobs: (number | null)[];
   top_logprobs: (Record<string, number> | null)[] | null;

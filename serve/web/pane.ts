@@ -110,7 +110,7 @@ export class Pane {
   private showPrompt(pieces: Piece[]): void {
     this.promptTokens = pieces.length;
     this.view.add(
-      pieces.map(({ id, text }, position) => ({ id, text, position, from_prompt: true, logprob: null, top: [] })),
+      pieces.map(({ id, text }, position) => ({ id, text, name: text, position, from_prompt: true, logprob: null, top: [] })),
     );
     this.picture.add(pieces.length, true);
     this.meters.setTokens(pieces.length, 0);

@@ -27,7 +27,7 @@ export class Tip {
     this.hide();
     this.root.replaceChildren();
     const head = line(this.root, "tip-head");
-    line(head, "tip-piece", token.text === "" ? "…" : visible(token.text));
+    line(head, "tip-piece", visible(token.name));
     line(head, "tip-id", `token ${token.position}, id ${token.id}`);
     if (token.logprob !== null) {
       line(this.root, "tip-probability", `${percent(Math.exp(token.logprob))} · log-probability ${token.logprob.toFixed(3)}`);
@@ -35,7 +35,7 @@ export class Tip {
       line(this.root, "tip-probability", "from the prompt");
     }
     for (const [text, logprob] of token.top) {
-      const row = line(this.root, text === token.text ? "tip-other tip-chosen" : "tip-other");
+      const row = line(this.root, text === token.name ? "tip-other tip-chosen" : "tip-other");
       line(row, "tip-piece", visible(text));
       const bar = line(line(row, "tip-track"), "tip-bar");
       bar.style.inlineSize = `${Math.max(1, 100 * Math.exp(logprob))}%`;
