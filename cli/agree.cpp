@@ -20,7 +20,7 @@ using nlohmann::ordered_json;
 struct AgreeArguments {
   EngineArguments engine;
   TextArguments input;
-  std::int64_t limit = 0, greedy = 0, prompt_tokens = 64;
+  std::int64_t greedy = 0, prompt_tokens = 64;
   bool json = false;
 };
 
@@ -51,7 +51,6 @@ Report measure(const AgreeArguments& arguments) {
   const Model& model = engine.model();
   if (arguments.greedy > 0) engine.check_protocol(Protocol::recgen);
   if (!arguments.input.from_tokens()) texts = arguments.input.read(model).pieces;
-  if (arguments.limit > 0) texts.resize(std::min(texts.size(), static_cast<std::size_t>(arguments.limit)));
 
   Report report{.model = arguments.engine.model,
                 .dtype = std::string(to_string(model.dtype)),
@@ -164,9 +163,6 @@ void add_agree(CLI::App& app) {
   CLI::App* command = app.add_subcommand("agree", "How far each protocol is from the forward pass on a text");
   arguments->engine.add_to(*command);
   arguments->input.add_to(*command, "decode, every token given");
-  command->add_option("--limit", arguments->limit, "Only the first documents or windows; 0: all")
-      ->check(CLI::Range(std::int64_t{0}, most))
-      ->capture_default_str();
   command
       ->add_option("--greedy", arguments->greedy,
                    "Also continue the beginning of each text greedily by this many tokens with both protocols, and "

@@ -64,6 +64,9 @@ void TextArguments::add_to(CLI::App& command, const std::string& use, bool optio
   command.add_option("--window", window, "Cut documents into windows of this many tokens; 0: whole documents")
       ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
       ->capture_default_str();
+  command.add_option("--limit", limit, "Only the first documents or windows; 0: all")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->capture_default_str();
 }
 
 bool TextArguments::from_tokens() const { return tokens_option_->count() > 0; }
@@ -83,15 +86,20 @@ Text TextArguments::read(const Model& model) const {
     throw InputError(
         fmt::format("{}: cannot be encoded, the model folder has no tokenizer.model; use --tokens 1,2,3", file));
   Text text;
+  const auto full = [&] { return limit > 0 && std::ssize(text.pieces) == limit; };
   for (const std::string_view document : documents(mapped)) {
+    if (full()) break;
     const std::vector<std::int32_t> ids = tokenizer->encode(document);
-    text.n_bytes += document.size(), text.n_tokens += ids.size();
     const std::size_t length = window > 0 ? static_cast<std::size_t>(window) : ids.size();
-    for (std::size_t first = 0; first < ids.size(); first += length) {
-      const auto part = std::span(ids).subspan(first, std::min(length, ids.size() - first));
+    std::size_t end = 0;
+    while (end < ids.size() && !full()) {
+      const auto part = std::span(ids).subspan(end, std::min(length, ids.size() - end));
       auto& piece = text.pieces.emplace_back(1, static_cast<std::int32_t>(model.spec.bos_token_id));
       piece.insert(piece.end(), part.begin(), part.end());
+      end += part.size();
     }
+    text.n_tokens += end;
+    text.n_bytes += end == ids.size() ? document.size() : tokenizer->decode(std::span(ids).first(end)).size();
   }
   if (text.n_tokens == 0) throw InputError(fmt::format("{}: holds no text", file));
   return text;

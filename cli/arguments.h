@@ -39,10 +39,10 @@ struct Text {
   std::vector<std::vector<std::int32_t>> pieces;
 };
 
-/// --tokens, --file and --window: what a model is shown.
+/// --tokens, --file, --window and --limit: what a model is shown.
 struct TextArguments {
   std::string tokens, file;
-  std::int64_t window = 0;
+  std::int64_t window = 0, limit = 0;  // 0: none
 
   /// @param use  "score": what is done with it, for the help.
   /// @param optional  neither has to be given
@@ -50,7 +50,7 @@ struct TextArguments {
   bool from_tokens() const;
   bool from_file() const { return !file.empty(); }
   std::vector<std::int32_t> token_ids() const;  ///< of --tokens.  @throws InputError naming the first word that is none
-  /// The documents of --file, or windows of them, each begun with bos.
+  /// The documents of --file, or windows of them, each begun with bos; the first --limit of them.
   /// @throws InputError if the file holds no text, or the model no tokenizer.
   Text read(const Model& model) const;
 

@@ -57,6 +57,18 @@ TEST_F(ScoreCommand, OfATextIsTheMeanOverItsDocumentsEachBegunWithBos) {
   EXPECT_NE(windows["nats_per_token"], all["nats_per_token"]);
 }
 
+TEST_F(ScoreCommand, TheFirstDocumentsOrWindowsAloneAreTheirText) {
+  const std::string a = some_text(2, 3), end = "<|endoftext|>\n";
+  const std::string text = folder.write("text", a + end + some_text(3, 5)), first = folder.write("a", a);
+  EXPECT_EQ(run({"-m", model, "--file", text, "--limit", "1"}), run({"-m", model, "--file", first}));
+  const auto whole = run({"-m", model, "--file", first});
+  const std::string n_but_one = std::to_string(whole["tokens"].get<int>() - 1);
+  const auto window = run({"-m", model, "--file", first, "--window", n_but_one, "--limit", "1"});
+  EXPECT_EQ(std::to_string(window["tokens"].get<int>()), n_but_one);
+  EXPECT_LT(window["bytes"], whole["bytes"]);
+  EXPECT_GT(window["bytes"].get<double>(), whole["bytes"].get<double>() - 20);
+}
+
 TEST_F(ScoreCommand, ByContextAndBySlotAddUpToTheWhole) {
   const std::string text = folder.write("text", some_text(2, 30));
   const auto c = run({"-m", model, "--file", text, "--window", "21", "--by-context", "--slots", "4"});

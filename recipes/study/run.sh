@@ -1,21 +1,29 @@
 #!/usr/bin/env bash
 # The study: trains every arm of recipes/study/arms.txt, measures each, and writes docs/study.md from the logs.
 #
-#   recipes/study/run.sh [JOBS]        JOBS trainings at once, one thread each; as many as there are CPUs by default
+#   recipes/study/run.sh [train|measure|speed|report …]        all four by default
 #
-# Needs a built photon and photon-train, and the data of recipes/prepare_data.sh.  Run it again after an interruption:
-# finished arms and measurements are kept, unfinished trainings go on from their last checkpoint.  Figures of speed are
-# measured after all trainings, one at a time.
+#   train     one thread a training, as many at once as there are CPUs; JOBS=n says otherwise
+#   measure   what the held-out texts say: agreement of recgen, loss by position and by context
+#   speed     of decoding, prefill and training: one after another, on a machine that should do nothing else
+#   report    docs/study.md and docs/study/*.svg
+#
+# Needs a built photon and photon-train, the data of recipes/prepare_data.sh, python3 and gnuplot.  Run it again after
+# an interruption: what is finished is kept, and trainings go on from their last checkpoint.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-jobs=${1:-$(nproc)}
 export PHOTON=${PHOTON:-build/release/cli/photon} PHOTON_TRAIN=${PHOTON_TRAIN:-build/release/train/photon-train}
 export OMP_WAIT_POLICY=passive
+runs=runs/study
+stages=("$@")
+[ $# -gt 0 ] || stages=(train measure speed report)
+
+arms() { grep -v '^#' recipes/study/arms.txt; }
 
 train() {  # NAME SIZE CONFIG SEED [KEY=VALUE…]
   local name=$1 size=$2 config=$3 seed=$4
   shift 4
-  local run=runs/study/$size/$name-$seed settings=()
+  local run=$runs/$size/$name-$seed settings=()
   for setting in "$@"; do settings+=(--set "$setting"); done
   mkdir -p "$run"
   "$PHOTON_TRAIN" "recipes/study/$size.toml" --set "model.config=configs/study/$size/$config.json" \
@@ -23,5 +31,57 @@ train() {  # NAME SIZE CONFIG SEED [KEY=VALUE…]
     { echo "recipes/study/run.sh: $size/$name-$seed stopped; see $run.txt" >&2; exit 1; }
   echo "trained $size/$name-$seed"
 }
-export -f train
-grep -v '^#' recipes/study/arms.txt | xargs -P "$jobs" -L 1 bash -c 'train "$@"' train
+
+# keep FILE COMMAND…: the command's output, once, and whole or not at all.
+keep() {
+  local file=$1
+  shift
+  [ -s "$file" ] && return
+  "$@" > "$file.part" 2>> "$file.log" || { echo "recipes/study/run.sh: $* failed; see $file.log" >&2; exit 1; }
+  mv "$file.part" "$file"
+}
+
+measure() {  # NAME SIZE …
+  local run=$runs/$2/$1-$4
+  [ -f "$run/model/config.json" ] || return 0
+  keep "$run/info.json" "$PHOTON" info "$run/model" --context 2048 --json
+  keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 200 \
+    --file data/classics-valid-part.txt
+  keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 3 \
+    --file data/classics-valid-part.txt
+  keep "$run/agree-classics.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --window 511 --limit 100 \
+    --greedy 64 --file data/classics-valid-part.txt
+  keep "$run/agree-stories.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --limit 200 \
+    --greedy 64 --file data/stories-valid.txt
+  echo "measured $2/$1-$4"
+}
+export -f train keep measure
+export runs
+
+# One seed of each arm: speed does not depend on the weights.
+speed() {
+  for size in $(arms | awk '{print $2}' | sort -u); do
+    while read -r name _ config seed _; do
+      local run=$runs/$size/$name-$seed
+      [ "$seed" = 1 ] && [ -f "$run/model/config.json" ] || continue
+      keep "$run/training.txt" "$PHOTON_TRAIN" "recipes/study/$size.toml" \
+        --set "model.config=configs/study/$size/$config.json" --set "run.out=$run/training" \
+        --set compute.threads=0 --set run.steps=12 --set schedule.warmup_steps=2 --set run.eval_every=0 \
+        --set run.eval_tokens=2048 --set run.checkpoint_every=0
+      keep "$run/prefill.json" "$PHOTON" bench prefill -m "$run/model" --json --tokens 2048
+      local protocols=hiergen
+      [ "$config" = vanilla ] || protocols=hiergen,recgen
+      keep "$run/decode.json" "$PHOTON" bench decode -m "$run/model" --json --protocol "$protocols" --streams 1,64 \
+        --context 2048 --tokens 32
+    done < <(arms | awk -v size="$size" '$2 == size')
+  done
+}
+
+for stage in "${stages[@]}"; do
+  case "$stage" in
+    train | measure) arms | xargs -P "${JOBS:-$(nproc)}" -L 1 bash -euo pipefail -c "$stage \"\$@\"" "$stage" ;;
+    speed) speed ;;
+    report) python3 recipes/study/report.py ;;
+    *) echo "recipes/study/run.sh: unknown stage '$stage'; stages are train, measure, speed, report" >&2; exit 2 ;;
+  esac
+done

@@ -1,0 +1,300 @@
+#!/usr/bin/env python3
+"""Writes docs/study.md and its figures from the logs that recipes/study/run.sh left in runs/study/.
+
+The sentences that a person has to write, what the figures mean, stand in recipes/study/findings.md and are taken over.
+"""
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+
+RUNS, DOC, FIGURES = "runs/study", "docs/study.md", "docs/study"
+TRAIN_WINDOW = 512
+WHAT = {}  # config -> one line, from recipes/study/configs.txt
+
+
+class Run:
+    """One arm with one seed: what its folder holds, read when asked for."""
+
+    def __init__(self, name, size, config, seed, settings):
+        self.name, self.size, self.config, self.seed, self.settings = name, size, config, int(seed), settings
+        self.folder = f"{RUNS}/{size}/{name}-{seed}"
+        self.log = []
+        path = f"{self.folder}/log.jsonl"
+        if os.path.exists(path):
+            with open(path) as f:
+                self.log = [json.loads(line) for line in f]
+        self.finished = bool(self.log) and os.path.exists(f"{self.folder}/model/config.json")
+
+    def json(self, name):
+        path = f"{self.folder}/{name}.json"
+        if not os.path.exists(path):
+            return None
+        with open(path) as f:
+            return json.load(f)
+
+    @property
+    def header(self):
+        return self.log[0]
+
+    def valid(self):
+        """[(tokens, {text: {nats, bits_per_byte}})], of the whole run."""
+        return [(r["tokens"], r["valid"]) for r in self.log if "valid" in r]
+
+    def loss(self):
+        """Mean over the held-out texts, nats per token, at the end."""
+        last = self.valid()[-1][1]
+        return sum(v["nats"] for v in last.values()) / len(last)
+
+    def speed(self, protocol, streams):
+        for case in self.json("decode") or []:
+            if case["protocol"] == protocol and case["streams"] == streams:
+                return case
+        return None
+
+    def training_speed(self):
+        """Median of the short run that had the machine to itself."""
+        path = f"{self.folder}/training/log.jsonl"
+        if not os.path.exists(path):
+            return None
+        with open(path) as f:
+            rates = sorted(r["tok_s"] for r in map(json.loads, f) if r.get("step", 0) > 2 and "tok_s" in r)
+        return rates[len(rates) // 2] if rates else None
+
+
+def read_arms():
+    with open("recipes/study/arms.txt") as f:
+        words = [line.split() for line in f if line.strip() and not line.startswith("#")]
+    return [Run(*w[:4], w[4:]) for w in words]
+
+
+def read_descriptions():
+    with open("recipes/study/configs.txt") as f:
+        for line in f:
+            if line.strip() and not line.startswith("#"):
+                name, text = line.split(None, 1)
+                WHAT[name] = text.strip()
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join("---" if i == 0 else "--:" for i in range(len(header))) + "|"]
+    lines += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def number(x, digits=0):
+    return "–" if x is None else f"{x:,.{digits}f}"
+
+
+class Size:
+    """All finished runs of one size, by arm."""
+
+    def __init__(self, name, runs):
+        self.name = name
+        self.arms = defaultdict(list)
+        for run in runs:
+            if run.finished:
+                self.arms[run.name].append(run)
+        # The largest difference that nothing but the seed made: what is smaller is not resolved.
+        spreads = [max(r.loss() for r in a) - min(r.loss() for r in a) for a in self.arms.values() if len(a) > 1]
+        self.n_repeated, self.spread = len(spreads), max(spreads) if spreads else None
+
+    def loss(self, arm):
+        return mean(r.loss() for r in self.arms[arm])
+
+    def by_loss(self):
+        return sorted(self.arms, key=self.loss)
+
+    def against(self, arm, other="vanilla"):
+        if arm == other or other not in self.arms:
+            return ""
+        difference = self.loss(arm) - self.loss(other)
+        text = f"{difference:+.3f}"
+        return text + " (unresolved)" if self.spread is not None and abs(difference) <= self.spread else text
+
+
+def quality(size):
+    rows = []
+    for arm in size.by_loss():
+        runs = size.arms[arm]
+        first = runs[0]
+        info = first.json("info")
+        parts = info["parameters_by_part"] if info else {}
+        inner = first.header["parameters"] - parts.get("embedding", 0) - parts.get("head", 0) if parts else None
+        ends = [r.valid()[-1][1] for r in runs]
+        cells = [f"`{arm}`", number(inner and inner / 1e6, 2), number(first.header["flops_per_token"] / 1e6, 1)]
+        for text in ends[0]:
+            cells.append(f"{mean(e[text]['nats'] for e in ends):.3f}")
+            cells.append(f"{mean(e[text]['bits_per_byte'] for e in ends):.3f}")
+        cells += [f"{size.loss(arm):.3f}", size.against(arm), " ".join(f"{r.loss():.3f}" for r in runs) if len(runs) > 1 else ""]
+        rows.append(cells)
+    texts = list(next(iter(size.arms.values()))[0].valid()[-1][1])
+    header = ["arm", "M parameters", "training MFLOP/token"]
+    for text in texts:
+        header += [f"{text}, nats", "bits/byte"]
+    return table(header + ["mean nats", "against vanilla", "seeds"], rows)
+
+
+def speeds(size):
+    rows = []
+    for arm in size.by_loss():
+        run = size.arms[arm][0]
+        info, prefill = run.json("info"), run.json("prefill")
+        if not info or not prefill:
+            continue
+        for protocol in ("hiergen", "recgen"):
+            one, many = run.speed(protocol, 1), run.speed(protocol, 64)
+            if not many:
+                continue
+            kv = info["protocols"][protocol]
+            first = protocol == "hiergen"
+            rows.append([
+                f"`{arm}`" if first else "", protocol, number(run.loss(), 3) if first else "", number(one["tokens_per_s"]),
+                number(many["tokens_per_s"]), number(prefill[0]["tokens_per_s"]) if first else "",
+                number(run.training_speed()) if first else "",
+                number(kv["kv_bytes_per_token"]), number(kv["kv_bytes_constant"] / 1e3, 1), number(many["tpm"]),
+                number(many["tpm"] / size.arms["vanilla"][0].speed("hiergen", 64)["tpm"], 1) + "×",
+            ])
+    return table(["arm", "protocol", "mean nats", "decode, 1 stream", "64 streams", "prefill", "training", "growing KV B/token",
+                  "constant KV kB", "TPM, 64 streams", "against vanilla"], rows) if rows else ""
+
+
+def recgen(size):
+    rows = []
+    for arm in size.by_loss():
+        for text in ("classics", "stories"):
+            agree = size.arms[arm][0].json(f"agree-{text}")
+            if not agree or "recgen" not in agree["protocols"]:
+                continue
+            r = agree["protocols"]["recgen"]
+            cosines = ", ".join(f"{u['cosine']:.2f}" for u in r["units"]) or "–"
+            rows.append([f"`{arm}`", text, number(agree["forward_nats_per_token"], 3), number(r["nats_per_token"], 3),
+                         f"{r['nats_per_token_difference']:+.3f} ± {r['nats_per_token_difference_standard_error']:.3f}",
+                         number(r["kl"], 3), f"{100 * r['top1_agreement']:.0f} %", f"{100 * agree['greedy']['equal']:.0f} %",
+                         cosines])
+    return table(["arm", "text", "exact, nats", "recgen, nats", "difference", "KL", "same top 1", "greedy, 64 tokens equal",
+                  "cos(X̂, X) by level"], rows)
+
+
+COLOURS = ["#3b6ea5", "#c0504d", "#5a9e4b", "#8064a2", "#d08a2e", "#3aa6a6", "#7f7f7f", "#b5651d", "#d16ba5", "#4f4f4f",
+           "#94b447", "#2c4d75", "#e0a030", "#6b8e23", "#aa3377", "#66ccee", "#bbbb22"]
+
+
+def draw(name, script):
+    os.makedirs(FIGURES, exist_ok=True)
+    path = f"{FIGURES}/{name}.svg"
+    head = (f"set terminal svg size 860,520 dynamic font 'Helvetica,13' background '#ffffff'\nset output '{path}'\n"
+            "set border 3 lc rgb '#888888'\nset tics nomirror\nset grid lc rgb '#e6e6e6' lt 1\n"
+            "set key outside right top Left reverse samplen 2\n")
+    subprocess.run(["gnuplot"], input=head + script, text=True, check=True)
+    return f"![{name}](study/{name}.svg)\n"
+
+
+def lines(name, title, x, y, series, extra=""):
+    """series: [(label, [(x, y)])]"""
+    script, plots = "", []
+    for i, (label, points) in enumerate(series):
+        script += f"$d{i} << END\n" + "\n".join(f"{a} {b}" for a, b in points) + "\nEND\n"
+        plots.append(f"$d{i} using 1:2 with linespoints lw 2 pt 7 ps 0.4 lc rgb '{COLOURS[i % len(COLOURS)]}' "
+                     f"title '{label}' noenhanced")
+    return draw(name, f"set title '{title}' noenhanced\nset xlabel '{x}'\nset ylabel '{y}'\n{extra}{script}plot " + ", ".join(plots) + "\n")
+
+
+def pareto(size):
+    points = []
+    for arm in size.by_loss():
+        run = size.arms[arm][0]
+        for protocol in ("hiergen", "recgen"):
+            case = run.speed(protocol, 64)
+            if not case:
+                continue
+            loss = size.loss(arm)
+            if protocol == "recgen":  # what recgen itself assigns to the held-out texts
+                differences = [run.json(f"agree-{t}")["protocols"]["recgen"]["nats_per_token_difference"] for t in ("classics", "stories")]
+                loss += mean(differences)
+            points.append((case["tpm"], loss, arm, protocol))
+    if not points:
+        return ""
+    script, plots = "", []
+    for protocol, colour, mark in (("hiergen", "#3b6ea5", 7), ("recgen", "#c0504d", 5)):
+        script += f"${protocol} << END\n" + "\n".join(f'{x} {y} "{arm}"' for x, y, arm, p in points if p == protocol) + "\nEND\n"
+        plots += [f"${protocol} using 1:2 with points pt {mark} ps 0.9 lc rgb '{colour}' title '{protocol}'",
+                  f"${protocol} using 1:2:3 with labels noenhanced offset 0,0.8 font ',10' tc rgb '{colour}' notitle"]
+    return draw(f"pareto-{size.name}",
+                "set title 'Held-out loss against throughput per memory' noenhanced\nset logscale x\nset offsets graph 0.06, graph 0.1, graph 0.05, graph 0.03\n"
+                "set xlabel 'TPM: decode K tokens/s per GiB of KV cache, 64 streams at 2,048 tokens'\n"
+                "set ylabel 'loss of its own protocol, nats per token'\n" + script + "plot " + ", ".join(plots) + "\n")
+
+
+def figures(size):
+    arms = size.by_loss()
+    first = {arm: size.arms[arm][0] for arm in arms}
+    out = pareto(size)
+    curves = [(arm, [(t / 1e6, mean(v["nats"] for v in valid.values())) for t, valid in first[arm].valid()]) for arm in arms]
+    out += lines(f"curves-{size.name}", "Held-out loss over training", "million tokens", "nats per token, mean of the held-out texts", curves)
+    context = [(arm, [((b["from"] * b["to"]) ** 0.5, b["nats"]) for b in run.json("long")["by_context"] if b["from"] >= 16])
+               for arm, run in first.items() if run.json("long")]
+    if context:
+        out += lines(f"context-{size.name}", "Loss by position: trained on windows of 512 tokens, classics held out", "position in the text (powers of two)",
+                     "nats per token", context, f"set logscale x 2\nset arrow from {TRAIN_WINDOW}, graph 0 to {TRAIN_WINDOW}, graph 1 nohead dt 2 lc rgb '#888888'\n")
+    saw = [(arm, [(s["slot"], s["nats"]) for s in run.json("windows")["by_slot"]]) for arm, run in first.items() if run.json("windows")]
+    if saw:
+        out += lines(f"slots-{size.name}", "Loss by position within sixteen tokens, classics held out", "position modulo 16", "nats per token", saw)
+    return out
+
+
+def record(runs):
+    header = runs[0].header
+    files = {os.path.basename(s["path"]): s["sha256"] for s in header["data"]["train"]}
+    files |= {os.path.basename(s["path"]): s["sha256"] for s in header["data"]["valid"].values()}
+    machine = header["machine"]
+    commits = sorted({r.header["commit"] for r in runs})
+    speed = next((c for r in runs if (c := r.speed("hiergen", 1))), None)
+    text = (f"Trained on {machine['cpu']}, one thread a training, LibTorch {machine['torch']}, bf16; commits {', '.join(commits)}.")
+    if speed:
+        text += (f" Speeds: {speed['cpu']}, {speed['threads']} threads, {speed['isa']}, weights and KV caches in bf16, medians of "
+                 f"{speed['repeats']} rounds, commit {speed['commit']}.")
+    return text + "\n\n" + table(["data", "SHA-256 of the tokens"], [[f"`{n}`", f"`{h}`"] for n, h in files.items()])
+
+
+def main():
+    read_descriptions()
+    runs = read_arms()
+    done = [r for r in runs if r.finished]
+    if not done:
+        sys.exit(f"recipes/study/report.py: no finished run below {RUNS}; run recipes/study/run.sh train")
+    with open("recipes/study/findings.md") as f:
+        findings = f.read()
+    configs = sorted({r.config for r in done}, key=list(WHAT).index)
+    text = "<!-- Written by recipes/study/report.py from runs/study/; the prose is recipes/study/findings.md. -->\n\n" + findings
+    text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{c}`", WHAT[c]] for c in configs])
+    for name in dict.fromkeys(r.size for r in done):
+        size = Size(name, [r for r in done if r.size == name])
+        header = next(iter(size.arms.values()))[0]
+        tokens = header.valid()[-1][0]
+        text += (f"\n## {name.upper().replace('M', ' M')} parameters\n\n{tokens / 1e6:.2f} M tokens each, {header.header['recipe']['batch']['sequences']} windows of "
+                 f"{header.header['recipe']['batch']['tokens']} a step, peak learning rate {header.header['recipe']['optimizer']['lr']:g}. Held-out loss at the end:\n\n")
+        text += quality(size)
+        text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} arms were trained twice): smaller "
+                 "differences are unresolved.\n" if size.spread is not None else
+                 "\nOne seed only: no difference at this size is resolved.\n")
+        text += "\n### Speed and memory\n\nTokens per second.\n\n" + speeds(size)
+        text += "\n### recgen\n\n" + recgen(size)
+        text += "\n### Figures\n\n" + figures(size)
+    missing = [r for r in runs if not r.finished]
+    if missing:
+        text += "\n## Not finished\n\n" + ", ".join(f"{r.size}/{r.name}-{r.seed}" for r in missing) + "\n"
+    text += "\n## Record\n\n" + record(done)
+    with open(DOC, "w") as f:
+        f.write(text)
+    print(f"{DOC}: {len(done)} of {len(runs)} runs")
+
+
+if __name__ == "__main__":
+    main()
