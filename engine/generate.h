@@ -34,8 +34,8 @@ struct GenerateOptions {
 /// @throws InputError naming the first option that is out of range, as a command-line flag.
 void check(const GenerateOptions& options);
 
-/// What a generation took, all continuations together.  KV bytes are those that the caches hold at its end, pages that
-/// continuations share counted once, except for the peak.
+/// What a generation took, all continuations together.  KV bytes are those that continuations hold when they end, pages
+/// that they share counted once, except for the peak.
 struct GenerateStats {
   std::int64_t prompt_tokens = 0, generated_tokens = 0;
   double prefill_ms = 0;  // until the first token's logits are known (recgen at a group's start: until it can begin)

@@ -6,9 +6,8 @@
 namespace photon {
 namespace {
 
-constexpr std::int64_t prefill_slice = 2048;  // tokens encoded at once: bounds memory, still fills the matrix units
-constexpr std::int64_t score_slice = 512;     // tokens decoded at once
-constexpr std::int64_t logits_slice = 64;     // rows of logits held at once
+constexpr std::int64_t score_slice = 512;  // tokens decoded at once
+constexpr std::int64_t logits_slice = 64;  // rows of logits held at once
 
 }  // namespace
 

@@ -30,6 +30,7 @@ class Hierarchy {
   using VisitOf = std::function<void(std::size_t b, std::int64_t position, std::span<const float> logits)>;
   using Choose = std::function<std::int32_t(std::size_t b, std::int64_t position, std::span<const float> logits)>;
 
+  static constexpr std::int64_t prefill_slice = 2048;  // tokens encoded at once: bounds memory, fills the matrix units
   /// Consumes a prompt of any length, also 0, in slices of bounded memory: encoders only.  Comes first in every
   /// sequence.
   void prefill(Sequence& sequence, std::span<const std::int32_t> tokens);
@@ -69,6 +70,7 @@ class Hierarchy {
 
   /// What was done so far.
   const Work& work() const { return stack_.work; }
+  const Model& model() const { return model_; }
   /// Where the time goes; off until enabled.
   Profile& profile() { return stack_.profile; }
 

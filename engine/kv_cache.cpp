@@ -81,6 +81,13 @@ void KvCache::reserve(std::int64_t position) {
   own(pages_[page_of(position)]);
 }
 
+std::int64_t KvCache::bytes_to_come(std::int64_t next, std::int64_t end) const {
+  if (!grows() || next >= end) return 0;
+  std::size_t n = std::max(page_of(end - 1) + 1, pages_.size()) - pages_.size();
+  if (page_of(next) < pages_.size() && pages_[page_of(next)].use_count() > 1) ++n;
+  return static_cast<std::int64_t>(n) * page_bytes();
+}
+
 std::int64_t KvCache::first_visible(std::int64_t position) const {
   switch (kind_) {
     case Span::Kind::window:

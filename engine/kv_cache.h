@@ -111,6 +111,11 @@ class KvCache {
   /// Counts one row's reads and writes over all layers; `layers_attended` is fewer where the last one is cut short.
   void count(std::int64_t position, std::int64_t layers_attended);
 
+  /// Bytes that going on from position `next` to `end` will allocate, with the page that must be copied first because
+  /// it is shared.
+  std::int64_t bytes_to_come(std::int64_t next, std::int64_t end) const;
+  std::span<const std::shared_ptr<KvPool::Page>> pages() const { return pages_; }
+
   bool grows() const { return kind_ == Span::Kind::global; }
   std::int64_t bytes() const {
     return static_cast<std::int64_t>(pages_.size()) * page_positions_ * n_layers_ * layer_bytes_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 
 #include "base/error.h"
@@ -27,6 +28,12 @@ void check(const SamplerOptions& o) {
   require(o.min_p >= 0 && o.min_p <= 1, "--min-p", o.min_p, "from 0 to 1");
   require(o.repetition_penalty > 0 && o.repetition_penalty < inf, "--repetition-penalty", o.repetition_penalty,
           "a number above 0");
+  require(std::isfinite(o.frequency_penalty), "--frequency-penalty", o.frequency_penalty, "a finite number");
+  require(std::isfinite(o.presence_penalty), "--presence-penalty", o.presence_penalty, "a finite number");
+  for (const auto& [token, bias] : o.logit_bias) {
+    require(token >= 0, "a token of the logit bias", token, "0 or more");
+    require(std::isfinite(bias), "a logit bias", bias, "a finite number");
+  }
 }
 
 void require_finite(std::span<const float> logits, std::int64_t position) {
@@ -39,25 +46,46 @@ std::int32_t argmax(std::span<const float> logits) {
   return static_cast<std::int32_t>(std::ranges::max_element(logits) - logits.begin());
 }
 
-Sampler::Sampler(const SamplerOptions& options) : options_(options) { check(options_); }
-
-std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> recent,
-                             std::uint64_t sequence_id, std::int64_t position) {
-  require_finite(logits, position);
-  if (options_.repetition_penalty != 1.0) {
-    penalised_.assign(logits.begin(), logits.end());
-    recent = recent.last(std::min(recent.size(), static_cast<std::size_t>(repetition_window)));
-    window_.assign(recent.begin(), recent.end());
+// The logits after penalties and bias: a copy only where they change something.
+std::span<const float> Sampler::adjust(const SamplerOptions& options, std::span<const float> logits,
+                                       const TextSoFar& text) {
+  const bool repetition = options.repetition_penalty != 1.0,
+             counted = options.frequency_penalty != 0 || options.presence_penalty != 0;
+  if (!repetition && !counted && options.logit_bias.empty()) return logits;
+  adjusted_.assign(logits.begin(), logits.end());
+  const auto logit = [this](std::int32_t token) -> float& { return adjusted_[static_cast<std::size_t>(token)]; };
+  if (repetition) {
+    window_.clear();
+    for (const auto part : {text.chunk, text.generated, text.prompt}) {  // backwards: the latest count
+      const auto left = static_cast<std::size_t>(repetition_window) - window_.size();
+      const auto latest = part.last(std::min(part.size(), left));
+      window_.insert(window_.end(), latest.begin(), latest.end());
+    }
     std::ranges::sort(window_);
     window_.erase(std::unique(window_.begin(), window_.end()), window_.end());  // once, however often it occurred
-    for (const std::int32_t token : window_) {
-      float& x = penalised_[static_cast<std::size_t>(token)];
-      const auto penalty = static_cast<float>(options_.repetition_penalty);
-      x = x > 0 ? x / penalty : x * penalty;
-    }
-    logits = penalised_;
+    const auto penalty = static_cast<float>(options.repetition_penalty);
+    for (const std::int32_t token : window_)
+      logit(token) = logit(token) > 0 ? logit(token) / penalty : logit(token) * penalty;
   }
-  if (options_.temperature == 0) return argmax(logits);
+  if (counted) {
+    counts_.resize(logits.size());
+    for (const auto part : {text.generated, text.chunk})
+      for (const std::int32_t token : part) ++counts_[static_cast<std::size_t>(token)];
+    for (const auto part : {text.generated, text.chunk})
+      for (const std::int32_t token : part) {
+        const std::int32_t n = std::exchange(counts_[static_cast<std::size_t>(token)], 0);
+        if (n > 0) logit(token) -= static_cast<float>(n * options.frequency_penalty + options.presence_penalty);
+      }
+  }
+  for (const auto& [token, bias] : options.logit_bias) logit(token) += static_cast<float>(bias);
+  return adjusted_;
+}
+
+std::int32_t Sampler::sample(const SamplerOptions& options, std::span<const float> logits, const TextSoFar& text,
+                             std::uint64_t sequence_id, std::int64_t position) {
+  require_finite(logits, position);
+  logits = adjust(options, logits, text);
+  if (options.temperature == 0) return argmax(logits);
 
   const double largest = *std::ranges::max_element(logits);
   candidates_.clear();
@@ -67,31 +95,31 @@ std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std:
   const auto before = [](const Candidate& a, const Candidate& b) {
     return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
   };
-  if (0 < options_.top_k && options_.top_k < std::ssize(candidates_)) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(), before);
-    candidates_.resize(static_cast<std::size_t>(options_.top_k));
+  if (0 < options.top_k && options.top_k < std::ssize(candidates_)) {
+    std::nth_element(candidates_.begin(), candidates_.begin() + options.top_k, candidates_.end(), before);
+    candidates_.resize(static_cast<std::size_t>(options.top_k));
   }
-  for (Candidate& c : candidates_) c.weight = std::exp((c.weight - largest) / options_.temperature);
-  if (options_.top_p < 1) {
+  for (Candidate& c : candidates_) c.weight = std::exp((c.weight - largest) / options.temperature);
+  if (options.top_p < 1) {
     double total = 0, kept = 0;
     for (const Candidate& c : candidates_) total += c.weight;
     const auto worse = [&](const Candidate& a, const Candidate& b) { return before(b, a); };
     std::ranges::make_heap(candidates_, worse);  // the best first, one by one: no need to sort the rest
     auto rest = candidates_.end();
-    while (rest != candidates_.begin() && kept < options_.top_p * total) {
+    while (rest != candidates_.begin() && kept < options.top_p * total) {
       std::pop_heap(candidates_.begin(), rest--, worse);
       kept += rest->weight;
     }
     candidates_.erase(candidates_.begin(), rest);
   }
-  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < options_.min_p; });  // the best has weight 1
+  std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < options.min_p; });  // the best has weight 1
   std::ranges::sort(candidates_, {}, &Candidate::token);
 
   double total = 0;
   for (const Candidate& c : candidates_) total += c.weight;
   // The position selects the stream of a generator that the seed and the sequence select.
   double left =
-      Random(Random(options_.seed, sequence_id).next(), static_cast<std::uint64_t>(position)).uniform() * total;
+      Random(Random(options.seed, sequence_id).next(), static_cast<std::uint64_t>(position)).uniform() * total;
   for (const Candidate& c : candidates_) {
     left -= c.weight;
     if (left < 0) return c.token;

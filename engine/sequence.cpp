@@ -102,7 +102,17 @@ Sequence Sequence::fork() const {
   for (const DecoderState& decoder : decoders) {
     DecoderState& copy = other.decoders.emplace_back(DecoderState{.fed = decoder.fed});
     for (const KvCache& cache : decoder.caches) copy.caches.push_back(cache.fork());
+    if (copy.caches.empty()) copy.caches.push_back(decoder_cache(std::ssize(other.decoders)));  // of a fork_prompt()
   }
+  return other;
+}
+
+Sequence Sequence::fork_prompt() const {
+  Sequence other(*model_, *pool_, n_tokens, protocol);
+  other.units = units;
+  for (const KvCache& cache : encoders) other.encoders.push_back(cache.fork());
+  other.decoders.resize(decoders.size());
+  assert(std::ranges::all_of(decoders, [](const DecoderState& decoder) { return decoder.fed == 0; }));
   return other;
 }
 
@@ -112,6 +122,43 @@ void Sequence::unshare() {
 
 std::int64_t Sequence::kv_bytes_growing() const { return kv_bytes(*this, true); }
 std::int64_t Sequence::kv_bytes_constant() const { return kv_bytes(*this, false); }
+
+std::int64_t Sequence::kv_bytes_growing_beside(std::span<const Sequence* const> others) const {
+  std::int64_t bytes = 0;
+  for (std::size_t i = 0; i < encoders.size(); ++i) {
+    if (!encoders[i].grows()) continue;
+    const auto pages = encoders[i].pages();
+    for (std::size_t p = 0; p < pages.size(); ++p) {
+      const auto holds = [&](const Sequence* other) {
+        const auto theirs = other->encoders[i].pages();
+        return p < theirs.size() && theirs[p] == pages[p];
+      };
+      if (!std::ranges::any_of(others, holds)) bytes += pages[p]->bytes();
+    }
+  }
+  return bytes;
+}
+
+std::int64_t Sequence::kv_bytes_to_come(Protocol to, std::int64_t begin, std::int64_t end) const {
+  const Spec& spec = model_->spec;
+  const std::int64_t L = spec.n_levels();
+  const auto pages = [&](std::int64_t l, std::int64_t T) {
+    const std::int64_t held = l == 0 ? units.front().end() + 1 : units[static_cast<std::size_t>(l)].end();
+    return encoders[static_cast<std::size_t>(std::max<std::int64_t>(0, l - 1))].bytes_to_come(held,
+                                                                                              units_held(spec, l, T));
+  };
+  if (spec.trunk) return pages(0, end);
+  std::int64_t bytes = pages(L, end);
+  if (protocol == Protocol::recgen) return bytes;
+  for (std::int64_t l = 1; l < L; ++l) bytes += pages(l, to == Protocol::recgen ? begin : end);
+  if (to == Protocol::recgen)
+    bytes += std::max<std::int64_t>(0, photon::kv_bytes_constant(spec, to, model_->kv) - kv_bytes_constant());
+  return bytes;
+}
+
+void Sequence::for_each_page(const std::function<void(const std::shared_ptr<KvPool::Page>&)>& visit) const {
+  for_each_cache(*this, [&](const KvCache& cache) { std::ranges::for_each(cache.pages(), visit); });
+}
 
 KvTraffic Sequence::kv_traffic() const {
   KvTraffic traffic;

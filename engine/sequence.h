@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -70,6 +72,9 @@ class Sequence {
 
   /// The same state; pages are shared until one of the two writes into them.  Its traffic begins at 0.
   Sequence fork() const;
+  /// A fork to be kept, not to go on with: without the decoders' caches, which hold nothing before the first
+  /// prediction. Its forks are whole.
+  Sequence fork_prompt() const;
   /// Gives this sequence pages of its own for all that it shares.
   void unshare();
 
@@ -80,6 +85,13 @@ class Sequence {
   std::int64_t kv_bytes_growing() const;
   std::int64_t kv_bytes_constant() const;
   KvTraffic kv_traffic() const;
+  /// Bytes of its growing caches without the pages that one of the others holds, too.
+  std::int64_t kv_bytes_growing_beside(std::span<const Sequence* const> others) const;
+  /// The most that it will allocate on its way to `end` tokens; where recgen is to begin at token `begin`, with what
+  /// that takes.
+  std::int64_t kv_bytes_to_come(Protocol to, std::int64_t begin, std::int64_t end) const;
+  /// Visits the pages of all caches.
+  void for_each_page(const std::function<void(const std::shared_ptr<KvPool::Page>&)>& visit) const;
 
   std::int64_t n_tokens = 0;  // consumed so far
   Protocol protocol = Protocol::hiergen;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace photon {
 namespace {
@@ -116,6 +117,21 @@ std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l)
   return parallel ? spec.chunk_tokens(spec.n_levels()) / spec.chunk_tokens(l) : 1;
 }
 
+// Whole pages of the growing caches after T tokens: with `more` = 0 only those that are full.
+std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv, std::int64_t more) {
+  const auto paged = [&](const StackSpec& s, std::int64_t l) {
+    const std::int64_t pages = (units_held(spec, l, T) + more) / kv_page_units;
+    return pages * kv_page_units * kv_bytes_per_position(s, kv);
+  };
+  if (spec.trunk) return paged(*spec.trunk, 0);
+  std::int64_t bytes = 0;
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const StackSpec& s = spec.level(l).encoder;
+    if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global) bytes += paged(s, l);
+  }
+  return bytes;
+}
+
 // "level 1 encoder" for "levels.1.encoder.layers.0.attn.q.weight".
 std::string part_of(const std::string& tensor) {
   constexpr std::string_view levels = "levels.";
@@ -188,17 +204,31 @@ std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv) {
 }
 
 std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
-  const auto paged = [&](const StackSpec& s, std::int64_t l) {
-    const std::int64_t pages = (units_held(spec, l, T) + kv_page_units - 1) / kv_page_units;
-    return pages * kv_page_units * kv_bytes_per_position(s, kv);
-  };
-  if (spec.trunk) return paged(*spec.trunk, 0);
-  std::int64_t bytes = kv_bytes_constant(spec, protocol, kv);
-  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
-    const StackSpec& s = spec.level(l).encoder;
-    if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global) bytes += paged(s, l);
+  return kv_bytes_constant(spec, protocol, kv) + paged_bytes(spec, protocol, T, kv, kv_page_units - 1);
+}
+
+std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
+  return paged_bytes(spec, protocol, T, kv, 0);
+}
+
+std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t n_prompt, std::int64_t n_tokens,
+                              std::int64_t n_continuations, KvType kv) {
+  using enum Protocol;
+  const std::int64_t shared = kv_bytes_filled(spec, hiergen, n_prompt, kv);
+  std::int64_t each = kv_bytes_allocated(spec, hiergen, n_prompt + n_tokens, kv);
+  if (protocol == recgen) {
+    const std::int64_t group = spec.chunk_tokens(spec.n_levels());
+    const auto whole_groups = [group](std::int64_t T) { return (T + group - 1) / group * group; };
+    const auto growing = [&](Protocol kept, std::int64_t T) {
+      return kv_bytes_allocated(spec, kept, T, kv) - kv_bytes_constant(spec, kept, kv);
+    };
+    const std::int64_t begin = whole_groups(n_prompt);
+    each = std::max(kv_bytes_constant(spec, hiergen, kv), kv_bytes_constant(spec, recgen, kv)) +
+           growing(hiergen, begin) - growing(recgen, begin) + growing(recgen, whole_groups(n_prompt + n_tokens));
   }
-  return bytes;
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  const std::int64_t own = each - shared;
+  return own > (most - shared) / n_continuations ? most : shared + own * n_continuations;
 }
 
 KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {

@@ -57,6 +57,16 @@ std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv);
 /// What one sequence of T tokens allocates: the constant bytes and whole pages of every growing cache.
 std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv);
 
+/// Of these, the pages that T tokens fill: nobody writes into them any more, so sequences that begin with these tokens
+/// share them.
+std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv);
+
+/// The most that n continuations of a prompt hold at any moment: filled pages of the prompt once, everything else each
+/// for itself.  recgen: with the pages of the lower encoders, which consume the prompt until recgen begins.  Where the
+/// number does not fit into int64, the largest there is.
+std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t n_prompt, std::int64_t n_tokens,
+                              std::int64_t n_continuations, KvType kv);
+
 /// KV bytes read per generated token at context T, mean over a top-level group.
 struct KvRead {
   double growing = 0;  // global caches: a unit of level l reads T/C_≤l positions once in C_≤l tokens: kv·T/C_≤l²
