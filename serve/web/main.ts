@@ -44,12 +44,14 @@ function showPanes(): void {
     pane.root.remove();
   }
   find("#panes").classList.toggle("two", panes.length === 2);
+  void preview();
 }
 
 async function run(): Promise<void> {
   const sampling = controls.read();
   if (!sampling || !props) return;
   tip.hide();
+  typed?.abort();
   start.disabled = true;
   stop.disabled = false;
   say("Writing…");
@@ -62,6 +64,22 @@ async function run(): Promise<void> {
   say(results.map((result) => (result.status === "fulfilled" ? result.value : "Not written.")).join(" "));
   const refused = results.some((result) => result.status === "rejected" && result.reason?.status === 401);
   if (refused) askForKey();
+}
+
+let typed: AbortController | null = null;
+
+/** What the prompt becomes, while it is typed. */
+async function preview(): Promise<void> {
+  typed?.abort();
+  const latest = (typed = new AbortController());
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  if (latest.signal.aborted || !props || start.disabled) return;
+  try {
+    const pieces = await api.tokenize(controls.prompt.value, latest.signal);
+    for (const pane of panes) pane.preview(pieces);
+  } catch (error) {
+    if (!latest.signal.aborted) say(error instanceof ApiError ? error.message : String(error));
+  }
 }
 
 function halt(): void {
@@ -116,6 +134,7 @@ async function load(): Promise<void> {
   if (panes.length === 0) addPane(props.protocols[0]!);
   start.disabled = false;
   say("Ready.");
+  void preview();
 }
 
 form.addEventListener("submit", (event) => {
@@ -124,6 +143,7 @@ form.addEventListener("submit", (event) => {
 });
 stop.addEventListener("click", halt);
 compare.addEventListener("change", showPanes);
+controls.prompt.addEventListener("input", () => void preview());
 find<HTMLSelectElement>("#colors").addEventListener("change", (event) => {
   document.documentElement.dataset.colors = (event.target as HTMLSelectElement).value;
 });

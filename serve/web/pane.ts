@@ -30,7 +30,7 @@ export class Pane {
   private running: AbortController | null = null;
   private props: Props | null = null;
   private shown = 0;
-  private promptTokens = 0;
+  private prompt: Piece[] = [];  // as it is shown
 
   constructor(readonly root: HTMLElement, private readonly options: PaneOptions) {
     this.protocol = root.querySelector("select")!;
@@ -51,7 +51,6 @@ export class Pane {
     this.props = props;
     this.protocol.replaceChildren(...props.protocols.map((name) => new Option(name, name, false, name === protocol)));
     this.describe();
-    this.clear();
   }
 
   /** Writes a text; ends when all of it is shown, or after stop(), and tells in a sentence what happened. */
@@ -86,6 +85,13 @@ export class Pane {
     }
   }
 
+  /** Shows a prompt's tokens and units before there is a text; what was written stays. */
+  preview(prompt: Piece[]): void {
+    if (this.running !== null || this.shown > 0) return;
+    this.clear();
+    this.showPrompt(prompt);
+  }
+
   stop(): void {
     this.running?.abort();
     this.pacer.drop();
@@ -93,13 +99,14 @@ export class Pane {
 
   private describe(): void {
     this.root.querySelector(".protocol-note")!.textContent = protocolNotes[this.protocol.value] ?? "";
-    if (this.running === null && this.shown === 0) this.clear();
+    this.preview(this.prompt);  // the protocols' pictures differ
   }
 
   private clear(): void {
     const props = this.props;
     if (!props) return;
-    this.shown = this.promptTokens = 0;
+    this.shown = 0;
+    this.prompt = [];
     this.error.hidden = true;
     this.pacer.drop();
     this.view.clear(tokensPerUnit(props.levels));
@@ -108,7 +115,7 @@ export class Pane {
   }
 
   private showPrompt(pieces: Piece[]): void {
-    this.promptTokens = pieces.length;
+    this.prompt = pieces;
     this.view.add(
       pieces.map(({ id, text }, position) => ({ id, text, name: text, position, from_prompt: true, logprob: null, top: [] })),
     );
@@ -122,14 +129,14 @@ export class Pane {
     this.shown += count;
     this.view.add(items);
     this.picture.add(count, false);
-    this.meters.setTokens(this.promptTokens, this.shown);
-    this.meters.setMemory(this.promptTokens + this.shown, null);
+    this.meters.setTokens(this.prompt.length, this.shown);
+    this.meters.setMemory(this.prompt.length + this.shown, null);
   }
 
   /** Takes the stream as fast as it comes; the pacer shows it.  Returns why the text ended. */
   private async read(events: AsyncIterable<CompletionEvent>): Promise<string> {
     const start = performance.now();
-    const stream = new TokenStream(this.promptTokens);
+    const stream = new TokenStream(this.prompt.length);
     let first = 0, received = 0, after = 0, finish = "", usage: Usage | null = null;
     for await (const event of events) {
       usage = event.usage ?? usage;
