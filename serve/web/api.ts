@@ -1,6 +1,8 @@
 // The server's API as this page uses it.
+import { promptTokens } from "./prompt_tokens.js";
 import type { Props } from "./props.js";
 import { eventData } from "./sse.js";
+import type { Token } from "./token_stream.js";
 
 export class ApiError extends Error {
   constructor(readonly status: number, message: string, readonly code: string | null = null) {
@@ -50,11 +52,6 @@ export interface CompletionRequest {
   [sampling: string]: unknown;
 }
 
-export interface Piece {
-  id: number;
-  text: string;
-}
-
 /** What is asked for beside the text: all that the page shows. */
 const streaming = { stream: true, stream_options: { include_usage: true }, logprobs: 5, return_token_ids: true };
 
@@ -66,10 +63,10 @@ export class Api {
   }
 
   /** The tokens that a prompt becomes, with the one that begins every text. */
-  async tokenize(prompt: string, signal: AbortSignal): Promise<Piece[]> {
-    const response = await this.post("tokenize", { prompt, add_special_tokens: true, return_token_strs: true }, signal);
-    const { tokens, token_strs } = (await response.json()) as { tokens: number[]; token_strs: string[] };
-    return tokens.map((id, i) => ({ id, text: token_strs[i] ?? "" }));
+  async tokenize(prompt: string, props: Props, signal: AbortSignal): Promise<Token[]> {
+    const body = { prompt, add_special_tokens: true, return_token_strs: true };
+    const { tokens, token_strs } = await (await this.post("tokenize", body, signal)).json();
+    return promptTokens(prompt, tokens, token_strs, props.bos_token_id);
   }
 
   async *complete(request: CompletionRequest, signal: AbortSignal): AsyncGenerator<CompletionEvent> {

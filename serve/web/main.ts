@@ -75,8 +75,8 @@ async function preview(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 150));
   if (latest.signal.aborted || !props || start.disabled) return;
   try {
-    const pieces = await api.tokenize(controls.prompt.value, latest.signal);
-    for (const pane of panes) pane.preview(pieces);
+    const prompt = await api.tokenize(controls.prompt.value, props, latest.signal);
+    for (const pane of panes) pane.preview(prompt);
   } catch (error) {
     if (!latest.signal.aborted) say(error instanceof ApiError ? error.message : String(error));
   }
@@ -92,7 +92,7 @@ function describe(found: Props): void {
     found.model,
     `${millions(found.parameters)} parameters`,
     sizes.length === 0 ? "a Transformer" : `chunks of ${sizes.join(" × ")}`,
-    `context ${count(found.n_ctx)}`,
+    ...(found.n_ctx <= 1 << 20 ? [`context ${count(found.n_ctx)}`] : []),  // beyond, memory is the limit
   ];
   find("#facts").replaceChildren(
     ...facts.map((fact) => Object.assign(document.createElement("li"), { textContent: fact })),

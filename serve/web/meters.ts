@@ -54,7 +54,7 @@ export class Meters {
     this.find("bar-constant").style.inlineSize = `${(100 * Math.min(own.bytes_constant, ours)) / full}%`;
     const better = theirs > ours ? `${ratio(theirs / ours)} less` : "";
     this.set("memory-ratio", better);
-    const far = props.n_ctx;
+    const far = Math.min(props.n_ctx, 32_768);
     this.set(
       "memory-far",
       `Each further token adds ${bytes(own.bytes_per_token)} here, ${bytes(vanilla.bytes_per_token)} there. ` +

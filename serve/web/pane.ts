@@ -1,5 +1,5 @@
 // One pane: a protocol, the text that it writes, the picture of its hierarchy and its figures.
-import { ApiError, type Api, type CompletionEvent, type Piece, type Usage } from "./api.js";
+import { ApiError, type Api, type CompletionEvent, type Usage } from "./api.js";
 import { toRequest, type Sampling } from "./controls.js";
 import { tokensPerUnit } from "./hierarchy.js";
 import { Meters } from "./meters.js";
@@ -30,7 +30,7 @@ export class Pane {
   private running: AbortController | null = null;
   private props: Props | null = null;
   private shown = 0;
-  private prompt: Piece[] = [];  // as it is shown
+  private prompt: Token[] = [];  // as it is shown
 
   constructor(readonly root: HTMLElement, private readonly options: PaneOptions) {
     this.protocol = root.querySelector("select")!;
@@ -63,7 +63,7 @@ export class Pane {
     this.root.classList.add("running");
     this.text.setAttribute("aria-busy", "true");
     try {
-      const prompt = await api.tokenize(sampling.prompt, running.signal);
+      const prompt = await api.tokenize(sampling.prompt, this.props!, running.signal);
       this.showPrompt(prompt);
       this.meters.plan(prompt.length + sampling.max_tokens);
       this.picture.setWriting(true);
@@ -86,7 +86,7 @@ export class Pane {
   }
 
   /** Shows a prompt's tokens and units before there is a text; what was written stays. */
-  preview(prompt: Piece[]): void {
+  preview(prompt: Token[]): void {
     if (this.running !== null || this.shown > 0) return;
     this.clear();
     this.showPrompt(prompt);
@@ -114,14 +114,12 @@ export class Pane {
     this.meters.clear(props, this.protocol.value);
   }
 
-  private showPrompt(pieces: Piece[]): void {
-    this.prompt = pieces;
-    this.view.add(
-      pieces.map(({ id, text }, position) => ({ id, text, name: text, position, from_prompt: true, logprob: null, top: [] })),
-    );
-    this.picture.add(pieces.length, true);
-    this.meters.setTokens(pieces.length, 0);
-    this.meters.setMemory(pieces.length, null);
+  private showPrompt(tokens: Token[]): void {
+    this.prompt = tokens;
+    this.view.add(tokens);
+    this.picture.add(tokens.length, true);
+    this.meters.setTokens(tokens.length, 0);
+    this.meters.setMemory(tokens.length, null);
   }
 
   private show(items: (Token | Rest)[]): void {

@@ -20,6 +20,7 @@ export interface KvCost {
 export interface Props {
   model: string;
   levels: Level[];
+  bos_token_id: number;
   n_ctx: number;
   parameters: number;
   protocols: string[];

@@ -55,7 +55,8 @@ export class TokenView {
     // A probability of 1/e is a surprise of 1 nat; 6 nats are as dark as it gets.
     if (token.logprob !== null) span.style.setProperty("--surprise", String(Math.min(1, -token.logprob / 6).toFixed(3)));
     span.textContent = token.text;
-    if (token.text.trim() === "") span.setAttribute("aria-label", token.text === "" ? "part of a character" : visible(token.text));
+    if (token.text === "" && !token.name.startsWith("<0x")) span.dataset.mark = token.name;  // "<s>": shown, but no text
+    if (token.text.trim() === "") span.setAttribute("aria-label", visible(token.text || token.name));
     return span;
   }
 

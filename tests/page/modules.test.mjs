@@ -8,7 +8,7 @@ import { test } from "node:test";
 
 const web = `${process.env.PHOTON_SOURCE}/serve/web`;
 const built = mkdtempSync(join(tmpdir(), "photon-page-"));
-const modules = ["sse", "hierarchy", "token_stream", "format", "props"];
+const modules = ["sse", "hierarchy", "token_stream", "prompt_tokens", "format", "props"];
 execFileSync("esbuild", [...modules.map((name) => `${web}/${name}.ts`), "--format=esm", "--out-extension:.js=.mjs",
   `--outdir=${built}`, "--log-level=warning"]);
 const load = (name) => import(join(built, `${name}.mjs`));
@@ -66,6 +66,20 @@ test("tokens get the text between their offsets, and late characters go to the t
   ];
   assert.deepEqual(items.map(({ text, rest, position }) => [text ?? rest, position]),
     [[" the", 16], [" 🌻", 17], ["", 18], ["é", 18], [" sun", 19], [".", 19]]);
+});
+
+test("a prompt's tokens make up the prompt", async () => {
+  const { promptTokens } = await load("prompt_tokens");
+  const cases = [
+    ["Once upon", ["<s>", " On", "ce", " upon"], ["", "On", "ce", " upon"]],
+    ["  two", ["<s>", "  ", " two"], ["", "  ", "two"]],
+    ["a🌻é!", ["<s>", " a", "<0xF0>", "<0x9F>", "<0x8C>", "<0xBB>", "é", "!"], ["", "a", "🌻", "", "", "", "é", "!"]],
+  ];
+  for (const [prompt, names, texts] of cases) {
+    const tokens = promptTokens(prompt, names.map((_, i) => i + 1), names, 1);
+    assert.deepEqual(tokens.map((token) => token.text), texts);
+    assert.equal(texts.join(""), prompt);
+  }
 });
 
 test("numbers are short", async () => {
