@@ -32,10 +32,11 @@ struct ApiLimits {
   std::int64_t json_depth = 32;
   std::int64_t prompts = 256;                   // in one request
   std::int64_t n = 128;                         // continuations of one prompt (best_of, too)
-  std::int64_t tokens = std::int64_t{1} << 20;  // prompts × max(n, best_of) × max_tokens
+  std::int64_t tokens = std::int64_t{1} << 20;  // of one answer: prompts × max(n, best_of) × max_tokens, and the echo
   std::int64_t stops = 16, stop_bytes = 512;
   std::int64_t bias_entries = 1024;
   std::int64_t logprobs = 20;
+  std::int64_t logprob_values = std::int64_t{1} << 20;  // that one answer may hold
 };
 
 struct ServeOptions {
