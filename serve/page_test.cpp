@@ -33,7 +33,9 @@ Answer get(const std::string& path, const std::string& known_etag = {}) {
   Router router({"a key"});  // the page needs none
   add_page(router);
   router.set_phase(Phase::ready);
-  HttpRequest request{.method = "GET", .path = path};
+  HttpRequest request;
+  request.method = "GET";
+  request.path = path;
   if (!known_etag.empty()) request.headers.emplace_back("if-none-match", known_etag);
   auto answer = std::make_shared<Answer>();
   router.handle(request, answer);
