@@ -158,7 +158,6 @@ void print(const Report& report) {
 }  // namespace
 
 void add_agree(CLI::App& app) {
-  constexpr std::int64_t most = std::int64_t{1} << 40;
   auto arguments = std::make_shared<AgreeArguments>();
   CLI::App* command = app.add_subcommand("agree", "How far each protocol is from the forward pass on a text");
   arguments->engine.add_to(*command);
