@@ -17,6 +17,7 @@ void add_bench(CLI::App& app);      // speed and memory against the machine's ce
 void add_init(CLI::App& app);       // a model folder with random weights
 void add_quantize(CLI::App& app);   // a model folder with int8 or int4 weights
 void add_export(CLI::App& app);     // a vanilla model as GGUF
+void add_serve(CLI::App& app);      // the OpenAI-compatible server
 void add_tokenizer(CLI::App& app);  // SentencePiece: train, encode, decode
 void add_shard(CLI::App& app);      // text files to a training shard
 

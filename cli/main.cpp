@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   photon::add_init(app);
   photon::add_quantize(app);
   photon::add_export(app);
+  photon::add_serve(app);
   photon::add_tokenizer(app);
   photon::add_shard(app);
   try {

@@ -135,6 +135,8 @@ std::string HttpServer::url() const {
   return fmt::format("http://{}:{}", host, port());
 }
 
+bool HttpServer::is_local() const { return impl_->address.address().is_loopback(); }
+
 std::int64_t HttpServer::n_connections() const {
   const std::scoped_lock lock(impl_->pool->mutex);
   return static_cast<std::int64_t>(impl_->pool->open.size());

@@ -26,6 +26,7 @@ class HttpServer {
 
   std::uint16_t port() const;
   std::string url() const;  // "http://127.0.0.1:8080"
+  bool is_local() const;    // nobody but this machine can reach it
   std::int64_t n_connections() const;
 
   /// From now on connections end with their present answer; idle ones end at once.

@@ -46,7 +46,7 @@ struct Held {
   Signal arrived, gone;
 };
 
-void expect_error(const Answer& answer, int status) {
+void expect_error(const HttpAnswer& answer, int status) {
   EXPECT_EQ(answer.status, status) << answer.body;
   EXPECT_EQ(answer.headers.at("content-type"), "application/json");
   const auto error = nlohmann::json::parse(answer.body).at("error");
@@ -57,11 +57,11 @@ void expect_error(const Answer& answer, int status) {
 TEST(HttpServer, AnswersAndKeepsTheConnection) {
   TestServer server(echo);
   Client client = server.client();
-  const Answer first = client.ask(post("/a%20b?c=d", "body"));
+  const HttpAnswer first = client.ask(post("/a%20b?c=d", "body"));
   EXPECT_EQ(first.status, 200);
   EXPECT_EQ(first.body, "POST /a b body");
   EXPECT_EQ(first.headers.at("connection"), "keep-alive");
-  const Answer second = client.ask(get("/again"));
+  const HttpAnswer second = client.ask(get("/again"));
   EXPECT_EQ(second.body, "GET /again ");
   EXPECT_NE(first.headers.at("x-request-id"), second.headers.at("x-request-id"));
   EXPECT_EQ(server.http.n_connections(), 1);
@@ -71,7 +71,7 @@ TEST(HttpServer, ClosesWhereTheClientWantsItOrSpeaksHttp10) {
   TestServer server(echo);
   for (const std::string& request : {get("/", "connection: close\r\n"), std::string("GET / HTTP/1.0\r\n\r\n")}) {
     Client client = server.client();
-    const Answer answer = client.ask(request);
+    const HttpAnswer answer = client.ask(request);
     EXPECT_EQ(answer.body, "GET / ");
     EXPECT_EQ(answer.headers.at("connection"), "close");
     EXPECT_TRUE(client.ends());
@@ -99,7 +99,7 @@ TEST(HttpServer, PipelinedRequestsAreAnsweredInOrder) {
 TEST(HttpServer, HeadHasTheHeadersOfTheAnswerAlone) {
   TestServer server(echo);
   Client client = server.client();
-  const Answer answer = client.ask("HEAD /x HTTP/1.1\r\nhost: x\r\n\r\n");
+  const HttpAnswer answer = client.ask("HEAD /x HTTP/1.1\r\nhost: x\r\n\r\n");
   EXPECT_EQ(answer.headers.at("content-length"), "8");
   EXPECT_EQ(client.ask(get("/")).body, "GET / ");
 }
@@ -113,7 +113,7 @@ void three_events(HttpRequest, std::shared_ptr<Responder> responder) {
 TEST(HttpServer, EventsAreAChunkedStream) {
   TestServer server(three_events);
   Client client = server.client();
-  const Answer answer = client.ask(get("/"));
+  const HttpAnswer answer = client.ask(get("/"));
   EXPECT_EQ(answer.body, "data: a\n\ndata: b\n\ndata: [DONE]\n\n");
   EXPECT_TRUE(answer.whole);
   EXPECT_EQ(answer.headers.at("content-type"), "text/event-stream");
@@ -121,7 +121,7 @@ TEST(HttpServer, EventsAreAChunkedStream) {
   EXPECT_EQ(answer.headers.at("x-mine"), "1");
   EXPECT_TRUE(client.ask("HEAD / HTTP/1.1\r\nhost: x\r\n\r\n").whole);
   EXPECT_EQ(client.ask(get("/")).status, 200);
-  const Answer old = client.ask("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n");
+  const HttpAnswer old = client.ask("GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n");
   EXPECT_FALSE(old.headers.contains("transfer-encoding"));
   EXPECT_EQ(old.body, answer.body);
 }
@@ -193,7 +193,7 @@ TEST(HttpServer, WhatIsNoRequestIsRefusedAndTheConnectionEnds) {
   for (const auto& [request, status] : table) {
     SCOPED_TRACE(request.substr(0, 100));
     Client client = server.client();
-    const Answer answer = client.ask(request);
+    const HttpAnswer answer = client.ask(request);
     expect_error(answer, status);
     EXPECT_EQ(answer.headers.at("connection"), "close");
     client.send(get("/hidden"));
@@ -246,7 +246,7 @@ TEST(HttpServer, BodiesOfAllConnectionsTogetherAreBounded) {
   first.send(half), second.send(half);
   Client& refused = first.receive(500ms) ? first : second;  // whichever came later
   Client& other = &refused == &first ? second : first;
-  const Answer answer = refused.read_answer();
+  const HttpAnswer answer = refused.read_answer();
   expect_error(answer, 503);
   EXPECT_TRUE(answer.headers.contains("retry-after"));
   EXPECT_EQ(other.ask(std::string(1'000, 'b')).status, 200);
@@ -260,7 +260,7 @@ TEST(HttpServer, ARefusalBeforeTheBodyIsSentAtOnce) {
   };
   TestServer server(echo, {}, admit);
   Client client = server.client();
-  Answer answer = client.ask(get("/closed"));
+  HttpAnswer answer = client.ask(get("/closed"));
   expect_error(answer, 401);
   EXPECT_EQ(answer.headers.at("x-mine"), "1");
   EXPECT_EQ(answer.headers.at("connection"), "keep-alive") << "nothing else was sent";
@@ -437,7 +437,7 @@ TEST(HttpServer, WhatAHandlerThrowsIsTheAnswer) {
     // Else: it forgets to answer.
   });
   Client client = server.client();
-  Answer answer = client.ask(post("/api", "x"));
+  HttpAnswer answer = client.ask(post("/api", "x"));
   expect_error(answer, 429);
   EXPECT_EQ(answer.headers.at("retry-after"), "1");
   for (const char* path : {"/other", "/forgotten"}) {
@@ -454,7 +454,7 @@ TEST(HttpServer, AStreamThatIsBrokenOffLooksBroken) {
     if (request.path == "/throws") throw std::runtime_error("late");
   });
   for (const char* path : {"/throws", "/forgets"}) {
-    const Answer answer = server.client().ask(get(path));
+    const HttpAnswer answer = server.client().ask(get(path));
     EXPECT_EQ(answer.status, 200);
     EXPECT_FALSE(answer.whole);
   }
@@ -588,7 +588,7 @@ TEST(HttpServer, DrainingLetsAnswersEndAndClosesTheIdle) {
   EXPECT_TRUE(idle.ends());
   EXPECT_FALSE(server.http.wait_idle(std::chrono::steady_clock::now() + 50ms));
   held.responders[0]->send(200, "text/plain", "x");
-  const Answer answer = busy.read_answer();
+  const HttpAnswer answer = busy.read_answer();
   EXPECT_EQ(answer.body, "x");
   EXPECT_EQ(answer.headers.at("connection"), "close");
   EXPECT_TRUE(server.http.wait_idle(std::chrono::steady_clock::now() + patience));

@@ -23,6 +23,8 @@ class Server : private HttpApplication {
   Metrics& metrics() { return metrics_; }
   std::string url() const { return http_.url(); }
   std::uint16_t port() const { return http_.port(); }
+  bool is_local() const { return http_.is_local(); }
+  bool loading() const { return router_.phase() == Phase::loading; }
 
   void ready();
   /// The first time: running requests may end within the drain timeout, new ones are refused.  The second time:

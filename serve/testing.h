@@ -52,7 +52,7 @@ class Signal {
   int n_ = 0;
 };
 
-struct Answer {
+struct HttpAnswer {
   int status = 0;  // 0: the connection ended instead
   std::map<std::string, std::string> headers{};
   std::string body{};
@@ -118,8 +118,8 @@ class Client {
   }
 
   /// The next answer; a body without a length goes on to the end of the connection.
-  Answer read_answer(bool head = false) {
-    Answer answer;
+  HttpAnswer read_answer(bool head = false) {
+    HttpAnswer answer;
     if (!sees("\r\n\r\n")) return answer;
     const auto end = in_.find("\r\n\r\n");
     const std::string text = in_.substr(0, end);
@@ -145,7 +145,7 @@ class Client {
     }
     return answer;
   }
-  Answer ask(std::string_view request) {
+  HttpAnswer ask(std::string_view request) {
     send(request);
     return read_answer(request.starts_with("HEAD "));
   }
