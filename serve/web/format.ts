@@ -22,6 +22,10 @@ export function rate(n: number): string {
   return n >= 100 ? groups.format(Math.round(n)) : String(Number(n.toPrecision(3)));
 }
 
+export function milliseconds(n: number): string {
+  return `${n >= 100 ? groups.format(Math.round(n)) : Number(n.toFixed(1))} ms`;
+}
+
 /** 3.1×; whole from 20 up. */
 export function ratio(n: number): string {
   return `${n >= 20 ? groups.format(Math.round(n)) : Number(n.toPrecision(2))}×`;

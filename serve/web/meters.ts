@@ -1,6 +1,6 @@
 // A pane's figures: how fast the text came, and what the caches hold beside a Transformer's.
 import type { Usage } from "./api.js";
-import { bytes, count, rate, ratio } from "./format.js";
+import { bytes, count, milliseconds, rate, ratio } from "./format.js";
 import { kvBytes, type Props } from "./props.js";
 
 export class Meters {
@@ -25,7 +25,7 @@ export class Meters {
 
   setSpeed(tokensPerSecond: number | null, firstTokenMs: number | null): void {
     this.set("rate", tokensPerSecond === null ? "–" : rate(tokensPerSecond));
-    this.set("first", firstTokenMs === null ? "–" : `${rate(firstTokenMs)} ms`);
+    this.set("first", firstTokenMs === null ? "–" : milliseconds(firstTokenMs));
   }
 
   setTokens(prompt: number, written: number, cached = 0): void {
@@ -39,7 +39,10 @@ export class Meters {
     const own = usage.photon;
     if (!own) return;
     this.setMemory(usage.prompt_tokens + usage.completion_tokens, own.kv_bytes_growing + own.kv_bytes_constant);
-    this.set("rate-note", `Prefill ${rate(own.prefill_ms)} ms, decode ${rate(own.decode_ms)} ms, queue ${rate(own.queue_ms)} ms.`);
+    // The server's clock: the last events of a fast text reach the page all at once.
+    if (own.decode_ms > 0) this.set("rate", rate((usage.completion_tokens * 1000) / own.decode_ms));
+    const [prefill, decode, queue] = [own.prefill_ms, own.decode_ms, own.queue_ms].map(milliseconds);
+    this.set("rate-note", `Prefill ${prefill}, decode ${decode}, queue ${queue}.`);
   }
 
   /** @param measured  by the server; null: by the formula */

@@ -12,6 +12,9 @@ import { TokenView } from "./token_view.js";
 
 const finishNotes: Record<string, string> = { stop: "came to its end", length: "stopped at the token limit" };
 
+/** Below this, arrival times say more of the browser than of the server. */
+const shortestMs = 100;
+
 export interface PaneOptions {
   api: Api;
   tip: Tip;
@@ -135,7 +138,7 @@ export class Pane {
   private async read(events: AsyncIterable<CompletionEvent>): Promise<string> {
     const start = performance.now();
     const stream = new TokenStream(this.prompt.length);
-    let first = 0, received = 0, after = 0, finish = "", usage: Usage | null = null;
+    let first = 0, received = 0, later = 0, finish = "", usage: Usage | null = null;
     for await (const event of events) {
       usage = event.usage ?? usage;
       const choice = event.choices[0];
@@ -145,11 +148,11 @@ export class Pane {
       const count = choice.token_ids?.length ?? 0;
       if (count === 0) continue;
       const now = performance.now();
-      if (received === 0) first = now;
       // Tokens that came together with the first one took no time that could be seen.
-      const later = received === 0 ? 0 : (after += count);
+      if (received > 0) later += count;
+      else first = now;
       received += count;
-      this.meters.setSpeed(later > 0 ? (later * 1000) / (now - first) : null, first - start);
+      this.meters.setSpeed(now - first > shortestMs ? (later * 1000) / (now - first) : null, first - start);
     }
     await this.pacer.drained();
     if (usage && this.running) this.meters.setUsage(usage);

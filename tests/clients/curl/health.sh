@@ -1,0 +1,1 @@
+curl -si "$URL/health"

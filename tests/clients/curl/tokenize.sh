@@ -1,0 +1,1 @@
+curl -s "$URL/tokenize" -H "Content-Type: application/json" -d '{"prompt": "Lily smiled. 🌻"}'

@@ -1,0 +1,1 @@
+curl -si "$URL/v1/completions" -H "Content-Type: application/json" -d '{"prompt": "x", "max_token": 3}'

@@ -1,0 +1,1 @@
+curl -si -X DELETE "$URL/v1/completions"
