@@ -31,7 +31,7 @@ class Scheduler {
   using RequestId = std::uint64_t;
 
   Scheduler(const Model& model, const SchedulerOptions& options);
-  ~Scheduler();
+  ~Scheduler();  ///< cancels what is left
 
   /// Queues a request.  The listener must live until its on_done().
   /// @throws InputError for what can never run: ids outside the vocabulary, sampler options out of range, a context or
