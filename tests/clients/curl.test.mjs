@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { startServer } from "../common/photon_server.mjs";
 
 let server;
-before(async () => { server = await startServer(); });
+before(async () => { server = await startServer(["--n-ctx", "4096"]); });
 after(async () => { assert.equal(await server?.stop(), 0); });
 
 /** What differs from run to run and from machine to machine, made equal. */

@@ -1,1 +1,1 @@
-curl -si "$URL/v1/completions" -H "Content-Type: application/json" -d '{"prompt": "x", "max_tokens": 67000000}'
+curl -si "$URL/v1/completions" -H "Content-Type: application/json" -d '{"prompt": "x", "max_tokens": 4096}'
