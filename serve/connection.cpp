@@ -12,6 +12,8 @@
 #include <random>
 #include <utility>
 
+#include "serve/loggable.h"
+
 namespace photon {
 namespace {
 
@@ -117,6 +119,7 @@ bool Connection::parse() {
         return true;
       }
       state_ = State::head;
+      idle_since_ = TimePoint::max();
       parser_.emplace(pool_->limits);
       answer_ = {};
       answer_.begin = steady_clock::now();
@@ -136,7 +139,7 @@ bool Connection::parse() {
   } catch (const ApiError& error) {
     refuse(error);
   } catch (const std::exception& error) {
-    spdlog::error("{}: {}", answer_.id, error.what());
+    spdlog::error("{}: {}", answer_.id, loggable(error.what()));
     refuse(ApiError(500, "The server failed"));
   }
   return true;
@@ -206,7 +209,7 @@ void Connection::dispatch() {
   } catch (const ApiError& error) {
     send_error(*responder, error);
   } catch (const std::exception& error) {
-    spdlog::error("{}: {}", answer_.id, error.what());
+    spdlog::error("{}: {}", answer_.id, loggable(error.what()));
     send_error(*responder, ApiError(500, "The server failed"));
   }
   pool_->buffered_body_bytes -= std::exchange(body_counted_, 0);
@@ -350,6 +353,7 @@ void Connection::flushed() {
   record(/*complete=*/true);
   if (!answer_.keep_alive) return linger();
   state_ = State::idle;
+  idle_since_ = steady_clock::now();
   answer_ = {};
   if (pool_->draining) return close();
   expect_read_within(pool_->limits.idle_timeout);

@@ -42,13 +42,16 @@ struct ConnectionPool {
   std::unordered_map<Connection*, std::weak_ptr<Connection>> open;
 };
 
-/// Everything but the constructor, executor() and destructor runs on the connection's strand.
+/// Everything but the constructor, executor(), idle_since() and the destructor runs on the connection's strand.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(std::shared_ptr<ConnectionPool> pool, boost::asio::ip::tcp::socket socket);
   ~Connection();
 
   boost::asio::any_io_executor executor() { return socket_.get_executor(); }
+  using TimePoint = std::chrono::steady_clock::time_point;
+  /// When it began to wait for a request; TimePoint::max() while there is one.
+  TimePoint idle_since() const { return idle_since_; }
   void start();
   void close_if_idle();
   /// The client is given up; a handler that still works hears of it.
@@ -102,6 +105,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::ip::tcp::socket socket_;
   boost::asio::steady_timer read_timer_, write_timer_;
   State state_ = State::idle;
+  std::atomic<TimePoint> idle_since_ = std::chrono::steady_clock::now();
 
   std::vector<char> received_;  // where a read puts what it gets
   std::string in_;              // what has not been parsed
@@ -113,7 +117,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   struct Answer {
     std::string method, path, id;
     Responder::Headers headers{};  // those that were added when it was admitted
-    std::chrono::steady_clock::time_point begin{};
+    TimePoint begin{};
     std::shared_ptr<Exchange> exchange{};  // null: no handler has it
     bool keep_alive = false, chunks_allowed = true, chunked = false;
     int status = 0;  // 0: not begun

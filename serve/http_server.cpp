@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
@@ -74,6 +75,7 @@ struct HttpServer::Impl {
     {
       const std::scoped_lock lock(pool->mutex);
       if (closed) return;
+      if (pool->open.size() >= pool->limits.connections) end_longest_idle();
       if (pool->open.size() < pool->limits.connections) {
         connection = std::make_shared<Connection>(pool, std::move(socket));
         pool->open.emplace(connection.get(), connection);
@@ -87,6 +89,16 @@ struct HttpServer::Impl {
         body.size(), body);
     socket.non_blocking(true, ignored);
     socket.write_some(asio::buffer(answer), ignored);
+  }
+
+  // Makes room, if a connection waits for a request; pool->mutex is held.
+  void end_longest_idle() {
+    const auto longest =
+        std::ranges::min_element(pool->open, {}, [](const auto& entry) { return entry.first->idle_since(); });
+    const auto connection = longest->second.lock();
+    if (!connection || connection->idle_since() == Connection::TimePoint::max()) return;
+    pool->open.erase(longest);
+    asio::post(connection->executor(), [connection] { connection->drop(); });
   }
 
   template <class Function>

@@ -1,7 +1,8 @@
 #include "serve/server.h"
 
-#include <fmt/format.h>
 #include <spdlog/spdlog.h>
+
+#include "serve/loggable.h"
 
 namespace photon {
 
@@ -47,18 +48,10 @@ void Server::handle(HttpRequest request, std::shared_ptr<Responder> responder) {
 
 void Server::answered(const AccessRecord& record) {
   metrics_.http_answer(record.status);
-  spdlog::info("{} {} {} {:.1f} ms {} bytes {}{}", record.method.empty() ? "?" : loggable(record.method),
-               record.path.empty() ? "?" : loggable(record.path), record.status, record.ms, record.bytes, record.id,
-               record.complete ? "" : ", not all of it taken");
-}
-
-std::string loggable(std::string_view path) {
-  constexpr std::size_t longest = 200;
-  std::string text;
-  for (const char c : path.substr(0, longest))
-    text += c > ' ' && c < '\x7f' && c != '\\' ? std::string(1, c)
-                                               : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-  return path.size() > longest ? text + "…" : text;
+  const bool probe = record.path == "/health" && record.status == 200;
+  spdlog::log(probe ? spdlog::level::debug : spdlog::level::info, "{} {} {} {:.1f} ms {} bytes {}{}",
+              record.method.empty() ? "?" : loggable(record.method), record.path.empty() ? "?" : loggable(record.path),
+              record.status, record.ms, record.bytes, record.id, record.complete ? "" : ", not all of it taken");
 }
 
 }  // namespace photon

@@ -47,7 +47,4 @@ class Server : private HttpApplication {
   HttpServer http_;  // last: it calls the others
 };
 
-/// A path as a line of a log may hold it: bounded, and without control characters and what is not ASCII.
-std::string loggable(std::string_view path);
-
 }  // namespace photon

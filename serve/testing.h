@@ -2,6 +2,7 @@
 #pragma once
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -9,12 +10,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -178,11 +181,10 @@ class Client {
 };
 
 inline std::string get(const std::string& path, const std::string& headers = {}) {
-  return "GET " + path + " HTTP/1.1\r\nhost: x\r\n" + headers + "\r\n";
+  return fmt::format("GET {} HTTP/1.1\r\nhost: x\r\n{}\r\n", path, headers);
 }
 inline std::string post(const std::string& path, const std::string& body, const std::string& headers = {}) {
-  return "POST " + path + " HTTP/1.1\r\nhost: x\r\ncontent-length: " + std::to_string(body.size()) + "\r\n" + headers +
-         "\r\n" + body;
+  return fmt::format("POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n{}\r\n{}", path, body.size(), headers, body);
 }
 
 /// What a handler is told and does; answers are written down.
