@@ -14,6 +14,7 @@
 #include "cli/bench_figures.h"
 #include "cli/bench_plan.h"
 #include "cli/bench_report.h"
+#include "cli/bench_serve.h"
 #include "cli/commands.h"
 #include "kernels/kernels.h"
 
@@ -225,6 +226,7 @@ void add_bench(CLI::App& app) {
   add_cross(*bench, BenchCase::Kind::prefill);
   add_cross(*bench, BenchCase::Kind::decode);
   add_tpm(*bench);
+  add_bench_serve(*bench);
 }
 
 }  // namespace photon
