@@ -49,10 +49,12 @@ measure() {  # NAME SIZE …
     --file data/classics-valid-part.txt
   keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 3 \
     --file data/classics-valid-part.txt
-  keep "$run/agree-classics.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --window 511 --limit 100 \
-    --greedy 64 --file data/classics-valid-part.txt
-  keep "$run/agree-stories.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --limit 200 \
-    --greedy 64 --file data/stories-valid.txt
+  if [ "$3" != vanilla ]; then  # recgen needs levels
+    keep "$run/agree-classics.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --window 511 --limit 100 \
+      --greedy 64 --file data/classics-valid-part.txt
+    keep "$run/agree-stories.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --limit 200 \
+      --greedy 64 --file data/stories-valid.txt
+  fi
   echo "measured $2/$1-$4"
 }
 export -f train keep measure
