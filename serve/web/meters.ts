@@ -33,16 +33,21 @@ export class Meters {
     this.set("cached", cached > 0 ? `${count(cached)} tokens of the prompt came from the prefix cache.` : "");
   }
 
-  /** What the server counted. */
+  /** The server's clock, which is right also where all tokens reached the page at once. */
+  setTimes(usage: Usage): void {
+    const own = usage.photon;
+    if (!own) return;
+    if (own.decode_ms > 0) this.set("rate", rate((usage.completion_tokens * 1000) / own.decode_ms));
+    const [prefill, decode, queue] = [own.prefill_ms, own.decode_ms, own.queue_ms].map(milliseconds);
+    this.set("rate-note", `Prefill ${prefill}, decode ${decode}, queue ${queue}.`);
+  }
+
+  /** What the server counted, when all of the text is shown. */
   setUsage(usage: Usage): void {
     this.setTokens(usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens_details?.cached_tokens);
     const own = usage.photon;
     if (!own) return;
     this.setMemory(usage.prompt_tokens + usage.completion_tokens, own.kv_bytes_growing + own.kv_bytes_constant);
-    // The server's clock: the last events of a fast text reach the page all at once.
-    if (own.decode_ms > 0) this.set("rate", rate((usage.completion_tokens * 1000) / own.decode_ms));
-    const [prefill, decode, queue] = [own.prefill_ms, own.decode_ms, own.queue_ms].map(milliseconds);
-    this.set("rate-note", `Prefill ${prefill}, decode ${decode}, queue ${queue}.`);
   }
 
   /** @param measured  by the server; null: by the formula */

@@ -71,9 +71,10 @@ export class Pane {
       this.meters.plan(prompt.length + sampling.max_tokens);
       this.picture.setWriting(true);
       const request = toRequest(sampling, this.props!.model, protocol);
-      const finish = await this.read(api.complete(request, running.signal));
+      const { finish, usage } = await this.read(api.complete(request, running.signal));
       if (running.signal.aborted) return this.stopped(protocol);
-      return `${protocol}: ${finishNotes[finish] ?? finish}, ${this.shown} tokens.`;
+      if (usage) this.meters.setUsage(usage);
+      return `${protocol}: ${finishNotes[finish] ?? finish}, ${usage?.completion_tokens ?? this.shown} tokens.`;
     } catch (error) {
       if (running.signal.aborted) return this.stopped(protocol);
       this.fail(error);
@@ -134,8 +135,8 @@ export class Pane {
     this.meters.setMemory(this.prompt.length + this.shown, null);
   }
 
-  /** Takes the stream as fast as it comes; the pacer shows it.  Returns why the text ended. */
-  private async read(events: AsyncIterable<CompletionEvent>): Promise<string> {
+  /** Takes the stream as fast as it comes; the pacer shows it.  Returns why the text ended, when all of it is shown. */
+  private async read(events: AsyncIterable<CompletionEvent>): Promise<{ finish: string; usage: Usage | null }> {
     const start = performance.now();
     const stream = new TokenStream(this.prompt.length);
     let first = 0, received = 0, later = 0, finish = "", usage: Usage | null = null;
@@ -154,9 +155,9 @@ export class Pane {
       received += count;
       this.meters.setSpeed(now - first > shortestMs ? (later * 1000) / (now - first) : null, first - start);
     }
+    if (usage) this.meters.setTimes(usage);
     await this.pacer.drained();
-    if (usage && this.running) this.meters.setUsage(usage);
-    return finish;
+    return { finish, usage };
   }
 
   private stopped(protocol: string): string {

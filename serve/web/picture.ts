@@ -114,7 +114,7 @@ export class Picture {
       return false;
     }
     this.viewStart += rest * 0.2;
-    if (this.pointed === null) this.viewStart = Math.max(this.viewStart, target - 3);  // the head stays in sight
+    if (this.pointed === null) this.viewStart = Math.max(this.viewStart, target - 1);  // the head stays in sight
     return true;
   }
 
@@ -180,9 +180,8 @@ export class Picture {
       context.fill();
 
       // The unit.
+      if (!predicted) this.glow(context, color, pointed ? 1 : pulse, middle - pill / 2, y, pill, tokenSize + 3);
       context.globalAlpha = presence;
-      context.shadowColor = pulse > 0 || pointed ? color : "transparent";
-      context.shadowBlur = 22 * pulse + (pointed ? 10 : 0);
       context.fillStyle = context.strokeStyle = color;
       context.lineWidth = 1.5;
       context.beginPath();
@@ -195,7 +194,6 @@ export class Picture {
         context.stroke();
         context.setLineDash([]);
       }
-      context.shadowBlur = 0;
       if (done) {
         context.fillStyle = predicted ? color : this.color("--on-level");
         context.font = "600 10px ui-sans-serif, system-ui, sans-serif";
@@ -216,17 +214,27 @@ export class Picture {
     const held = level ? firstTokenHeld(this.births.length, level) : 0;
     for (let token = first; token < last; ++token) {
       const prompt = token < this.nPrompt;
-      const pulse = this.pulse(this.births[token]!, now);
+      this.glow(context, this.color("--photon"), this.pulse(this.births[token]!, now), token * cell + 2, y, tokenSize, tokenSize);
       context.globalAlpha = token === this.pointed ? 1 : token < held ? 0.35 : prompt ? 0.7 : 1;
       context.fillStyle = this.color(token === this.pointed ? "--photon" : prompt ? "--muted" : "--token");
-      context.shadowColor = pulse > 0 ? this.color("--photon") : "transparent";
-      context.shadowBlur = 14 * pulse;
       context.beginPath();
       context.roundRect(token * cell + 2, y, tokenSize, tokenSize, 3.5);
       context.fill();
     }
-    context.shadowBlur = 0;
     context.globalAlpha = 1;
+  }
+
+  /** A halo in a few rings: canvas shadows are too slow for a hundred of them per frame. */
+  private glow(context: CanvasRenderingContext2D, color: string, strength: number, x: number, y: number, width: number,
+               height: number): void {
+    if (strength < 0.02) return;
+    context.fillStyle = color;
+    context.globalAlpha = 0.14 * strength;
+    for (const spread of [2, 4, 6.5, 9.5]) {
+      context.beginPath();
+      context.roundRect(x - spread, y - spread, width + 2 * spread, height + 2 * spread, 5 + spread);
+      context.fill();
+    }
   }
 
   /** From the last finished top-level unit down to the token that comes next. */
