@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <spdlog/spdlog.h>
+
 #include <boost/algorithm/string/predicate.hpp>
+#include <boost/asio/post.hpp>
 #include <ctime>
 #include <functional>
 #include <utility>
@@ -22,15 +25,18 @@ using nlohmann::json;
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t chat_tokens = 1024;  // of an answer where nothing was said
+constexpr std::size_t small_body_bytes = 1 << 16;
 
 void send_json(Responder& responder, const Json& value) { responder.send(200, "application/json", to_bytes(value)); }
 
-// Browsers send other types to other people's servers without asking first.
+// JSON; from outside a browser also what `curl -d` says of it.  Pages of other sites can send that, too, without asking
+// first, but their browsers add where it comes from.
 void check_content_type(const HttpRequest& request) {
   std::string_view type = request.header("content-type");
-  type = type.substr(0, type.find(';'));
-  while (type.ends_with(' ')) type.remove_suffix(1);
-  if (!boost::algorithm::iequals(type, "application/json"))
+  type = type.substr(0, std::min(type.find(';'), type.find_last_not_of(' ') + 1));
+  if (boost::algorithm::iequals(type, "application/json")) return;
+  const bool from_curl = type.empty() || boost::algorithm::iequals(type, "application/x-www-form-urlencoded");
+  if (!from_curl || !request.header("origin").empty())
     throw ApiError(415, "the body must be JSON: send it with 'Content-Type: application/json'");
 }
 
@@ -48,6 +54,16 @@ Json span_json(const Span& span) {
   Json result{{"kind", kinds[static_cast<int>(span.kind)]}};
   if (span.size > 0) result["size"] = span.size;
   return result;
+}
+
+// The longest context that one sequence alone can have.
+std::int64_t fitting_context(const Model& model, std::int64_t kv_budget_bytes) {
+  std::int64_t fits = 0, too_many = max_context + 1;
+  while (too_many - fits > 1) {
+    const std::int64_t T = fits + (too_many - fits) / 2;
+    (kv_bytes_at_most(model.spec, Protocol::hiergen, T, 0, 1, model.kv) <= kv_budget_bytes ? fits : too_many) = T;
+  }
+  return fits;
 }
 
 Json kv_json(const Spec& spec, Protocol protocol, KvType kv) {
@@ -74,33 +90,64 @@ Api::Api(const Model& model, std::optional<Tokenizer> tokenizer, const ServeOpti
       no_chat_reason_(no_chat_reason(model.folder->path)),
       options_(options),
       rules_{.limits = options.api, .vocab_size = model.spec.vocab_size, .has_levels = model.n_levels() > 0},
-      n_ctx_(options.n_ctx > 0 ? options.n_ctx : max_context),
       metrics_(metrics),
       created_(std::time(nullptr)),
       engine_(model, scheduler_options(options),
               [&metrics](const Scheduler::Status& status) { metrics.set_status(status); }) {
   rules_.limits.n = std::min(rules_.limits.n, options.max_sequences);
+  n_ctx_ = fitting_context(model, engine_.status().kv_budget_bytes);
+  if (options.n_ctx > n_ctx_)
+    throw InputError(fmt::format("a context of {} tokens does not fit into {} bytes of KV cache, {} tokens do",
+                                 options.n_ctx, engine_.status().kv_budget_bytes, n_ctx_));
+  if (options.n_ctx > 0) n_ctx_ = options.n_ctx;
+}
+
+Api::~Api() = default;
+
+void Api::run(const std::shared_ptr<Responder>& responder, std::size_t body_bytes, std::function<void()> work) {
+  if (body_bytes <= small_body_bytes) return work();
+  boost::asio::post(background_, [responder, work = std::move(work)] {
+    try {
+      work();
+    } catch (const ApiError& error) {
+      send_error(*responder, error);
+    } catch (const std::exception& error) {
+      spdlog::error("a request failed: {}", error.what());
+      send_error(*responder, ApiError(500, "internal error"));
+    }
+  });
 }
 
 void Api::add_routes(Router& router) {
   using Access::keyed;
   using Respond = std::shared_ptr<Responder>;
-  router.add("POST", "/v1/completions", keyed,
-             [this](HttpRequest request, Respond responder) { complete(std::move(request), std::move(responder)); });
-  router.add("POST", "/v1/chat/completions", keyed,
-             [this](HttpRequest request, Respond responder) { chat(std::move(request), std::move(responder)); });
-  const auto post = [&](const char* path, Json (Api::*answer)(const json&) const) {
+  const auto post = [&](const char* path, auto answer) {  // (const HttpRequest&, const json& body, responder)
     router.add("POST", path, keyed, [this, answer](HttpRequest request, Respond responder) {
       check_content_type(request);
-      send_json(*responder, (this->*answer)(parse_json(request.body, rules_.limits.json_depth)));
+      const auto shared = std::make_shared<HttpRequest>(std::move(request));
+      run(responder, shared->body.size(), [this, answer, shared, responder] {
+        answer(*shared, parse_json(shared->body, rules_.limits.json_depth), responder);
+      });
+    });
+  };
+  const auto post_json = [&](const char* path, Json (Api::*answer)(const json&) const) {
+    post(path, [this, answer](const HttpRequest&, const json& body, const Respond& responder) {
+      send_json(*responder, (this->*answer)(body));
     });
   };
   const auto get = [&](const std::string& path, std::function<Json()> answer) {
     router.add("GET", path, keyed,
                [answer = std::move(answer)](HttpRequest, Respond responder) { send_json(*responder, answer()); });
   };
-  post("/tokenize", &Api::tokenize);
-  post("/detokenize", &Api::detokenize);
+  using enum Answer::Endpoint;
+  post("/v1/completions", [this](const HttpRequest& request, const json& body, const Respond& responder) {
+    complete(completions, request, body, responder);
+  });
+  post("/v1/chat/completions", [this](const HttpRequest& request, const json& body, const Respond& responder) {
+    complete(chat, request, body, responder);
+  });
+  post_json("/tokenize", &Api::tokenize);
+  post_json("/detokenize", &Api::detokenize);
   get("/tokenizer_info", [this] { return tokenizer_info(); });
   get("/props", [this] { return props(); });
   get("/v1/models", [this] { return Json{{"object", "list"}, {"data", Json::array({model_object(names_.front())})}}; });
@@ -109,27 +156,20 @@ void Api::add_routes(Router& router) {
 
 // ---- completions ----
 
-void Api::complete(HttpRequest request, std::shared_ptr<Responder> responder) {
+void Api::complete(Answer::Endpoint endpoint, const HttpRequest& http, const json& body,
+                   std::shared_ptr<Responder> responder) {
   try {
-    check_content_type(request);
-    const json body = parse_json(request.body, rules_.limits.json_depth);
-    start(parse_completion_request(body, rules_), Answer::Endpoint::completions, request, std::move(responder));
+    start(parse(endpoint, body), endpoint, http, std::move(responder));
   } catch (const ApiError&) {
     metrics_.request_refused(Protocol::hiergen);
     throw;
   }
 }
 
-void Api::chat(HttpRequest request, std::shared_ptr<Responder> responder) {
-  try {
-    check_content_type(request);
-    const json body = parse_json(request.body, rules_.limits.json_depth);
-    if (!chat_template_) throw invalid_request(no_chat_reason_, "messages", "no_chat_template");
-    start(parse_chat_request(body, rules_, *chat_template_), Answer::Endpoint::chat, request, std::move(responder));
-  } catch (const ApiError&) {
-    metrics_.request_refused(Protocol::hiergen);
-    throw;
-  }
+CompletionRequest Api::parse(Answer::Endpoint endpoint, const json& body) const {
+  if (endpoint == Answer::Endpoint::completions) return parse_completion_request(body, rules_);
+  if (!chat_template_) throw invalid_request(no_chat_reason_, "messages", "no_chat_template");
+  return parse_chat_request(body, rules_, *chat_template_);
 }
 
 void Api::start(CompletionRequest request, Answer::Endpoint endpoint, const HttpRequest& http,

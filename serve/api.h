@@ -2,7 +2,9 @@
 // docs/server.md.
 #pragma once
 
+#include <boost/asio/thread_pool.hpp>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,6 +32,7 @@ class Api {
   /// @param tokenizer  of the model; none: only token ids go in and out
   /// @throws InputError for options that cannot be honoured, or a chat.json that is none.
   Api(const Model& model, std::optional<Tokenizer> tokenizer, const ServeOptions& options, Metrics& metrics);
+  ~Api();
 
   /// The routes call back into the object, which must outlive the router's use.
   void add_routes(Router& router);
@@ -37,8 +40,11 @@ class Api {
  private:
   using Json = nlohmann::ordered_json;
 
-  void complete(HttpRequest request, std::shared_ptr<Responder> responder);
-  void chat(HttpRequest request, std::shared_ptr<Responder> responder);
+  /// Long texts take seconds to tokenize: their requests wait for each other, and nobody else for them.
+  void run(const std::shared_ptr<Responder>& responder, std::size_t body_bytes, std::function<void()> work);
+  void complete(Answer::Endpoint endpoint, const HttpRequest& http, const nlohmann::json& body,
+                std::shared_ptr<Responder> responder);
+  CompletionRequest parse(Answer::Endpoint endpoint, const nlohmann::json& body) const;
   void start(CompletionRequest request, Answer::Endpoint endpoint, const HttpRequest& http,
              std::shared_ptr<Responder> responder);
   Json tokenize(const nlohmann::json& body) const;
@@ -60,10 +66,11 @@ class Api {
   std::string no_chat_reason_;
   const ServeOptions options_;
   RequestRules rules_;
-  std::int64_t n_ctx_;
+  std::int64_t n_ctx_ = 0;  // tokens of prompt and answer
   Metrics& metrics_;
   std::int64_t created_;  // seconds since 1970
   EngineThread engine_;
+  boost::asio::thread_pool background_{1};  // last: it uses the others
 };
 
 }  // namespace photon

@@ -22,6 +22,7 @@ struct ChatTemplate {
   std::string system, user, assistant;  // each with {content} once; system: empty if the model knows none
   std::string generation_prompt;        // what the model goes on from
   std::vector<std::string> stops{};     // where its turn ends, beside the end of text
+  bool operator==(const ChatTemplate&) const = default;
 
   /// @throws ApiError for a system message that the model does not know.
   std::string text_of(std::span<const Message> messages) const;

@@ -31,7 +31,7 @@ void read_seed(Fields& fields, CompletionRequest& request) {
   request.seed_given = seed != nullptr;
   if (seed == nullptr) {
     request.sampler.seed = random_seed();
-  } else if (!seed->is_number_unsigned()) {
+  } else if (!seed->is_number_integer() || *seed < 0) {
     fields.refuse("seed", *seed, "an integer from 0 to 2^64 - 1; without it the seed is random");
   } else {
     request.sampler.seed = seed->get<std::uint64_t>();
@@ -143,8 +143,7 @@ std::vector<std::int32_t> parse_token_ids(const json& list, std::int64_t vocab_s
   std::vector<std::int32_t> tokens;
   tokens.reserve(list.size());
   for (const json& id : list) {
-    const bool in_range = id.is_number_unsigned() && id.get<std::uint64_t>() < static_cast<std::uint64_t>(vocab_size);
-    if (!in_range)
+    if (!id.is_number_integer() || id < 0 || id >= vocab_size)
       throw invalid_request(fmt::format("{}: item {} is {}, must be a token id from 0 to {}", place, tokens.size(),
                                         shown(id), vocab_size - 1),
                             param);

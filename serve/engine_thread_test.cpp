@@ -1,0 +1,172 @@
+// Properties of serve/engine_thread.h: jobs run, all or none are taken, and every listener hears the end.
+#include "serve/engine_thread.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <future>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/test_models.h"
+
+namespace photon {
+namespace {
+
+constexpr std::chrono::seconds patience{60};
+
+const Model& model() {
+  static const TestModel folder(tiny_spec("window_stream"));
+  static const Model loaded = load_model(folder.path());
+  return loaded;
+}
+
+// Hears all, and lets a test wait for some of it.
+class Listener : public RequestListener {
+ public:
+  bool on_token(std::size_t, std::int32_t, const TokenLogprob*) override {
+    const std::lock_guard lock(mutex_);
+    ++n_tokens_;
+    changed_.notify_all();
+    return true;
+  }
+  void on_finish(std::size_t, FinishReason reason) override {
+    const std::lock_guard lock(mutex_);
+    reason_ = reason;
+  }
+  void on_done(const RequestStats&, const std::string* error) override {
+    const std::lock_guard lock(mutex_);
+    EXPECT_EQ(error, nullptr);
+    ++n_done_;
+    changed_.notify_all();
+  }
+  bool wait_done() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, patience, [&] { return n_done_ == 1; });
+  }
+  bool wait_tokens(int n) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, patience, [&] { return n_tokens_ >= n; });
+  }
+  int n_tokens() {
+    const std::lock_guard lock(mutex_);
+    return n_tokens_;
+  }
+  int n_done() {
+    const std::lock_guard lock(mutex_);
+    return n_done_;
+  }
+  std::optional<FinishReason> reason() {
+    const std::lock_guard lock(mutex_);
+    return reason_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  int n_tokens_ = 0, n_done_ = 0;
+  std::optional<FinishReason> reason_;
+};
+
+Request request(std::int64_t n_tokens, std::int32_t token = 3) {
+  return {.prompt = {1, token}, .n_tokens = n_tokens, .ignore_eos = true};
+}
+
+const auto accepted = [](std::exception_ptr refusal) { EXPECT_EQ(refusal, nullptr); };
+
+TEST(EngineThread, RunsWhatItIsHandedAndSleepsBetween) {
+  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24});
+  for (int i = 0; i < 3; ++i) {
+    const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>();
+    engine.submit({{request(5), a}, {request(9), b}}, accepted);
+    ASSERT_TRUE(a->wait_done() && b->wait_done());
+    EXPECT_EQ(a->n_tokens(), 5);
+    EXPECT_EQ(b->n_tokens(), 9);
+  }
+  EXPECT_GT(engine.status().steps, 0);
+}
+
+TEST(EngineThread, TakesAllJobsOfATicketOrNone) {
+  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_context = 100});
+  const auto good = std::make_shared<Listener>(), bad = std::make_shared<Listener>();
+  std::promise<std::exception_ptr> refusal;
+  engine.submit({{request(50), good}, {request(1000), bad}},
+                [&](std::exception_ptr why) { refusal.set_value(std::move(why)); });
+  EXPECT_THROW(std::rethrow_exception(refusal.get_future().get()), InputError);
+  ASSERT_TRUE(good->wait_done());
+  EXPECT_EQ(good->n_tokens(), 0);
+  EXPECT_EQ(bad->n_done(), 0);  // it was never queued
+}
+
+TEST(EngineThread, RefusesWhatDoesNotFitIntoTheQueue) {
+  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1, .max_queue = 2});
+  std::vector<EngineThread::Job> jobs;
+  for (int i = 0; i < 3; ++i) jobs.push_back({request(50), std::make_shared<Listener>()});
+  std::promise<std::exception_ptr> refusal;
+  engine.submit(std::move(jobs), [&](std::exception_ptr why) { refusal.set_value(std::move(why)); });
+  EXPECT_THROW(std::rethrow_exception(refusal.get_future().get()), QueueFull);
+  const auto next = std::make_shared<Listener>();
+  engine.submit({{request(2), next}}, accepted);  // nothing of the refused ones is in its way
+  EXPECT_TRUE(next->wait_done());
+}
+
+TEST(EngineThread, CancelsEverythingOfATicketAndNothingElse) {
+  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24});
+  const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>(), c = std::make_shared<Listener>();
+  const auto ticket = engine.submit({{request(100'000), a}, {request(100'000, 4), b}}, accepted);
+  engine.submit({{request(300), c}}, accepted);
+  ASSERT_TRUE(a->wait_tokens(1));
+  engine.cancel(ticket);
+  ASSERT_TRUE(a->wait_done() && b->wait_done() && c->wait_done());
+  EXPECT_EQ(a->reason(), FinishReason::cancelled);
+  EXPECT_EQ(b->reason(), FinishReason::cancelled);
+  EXPECT_EQ(c->reason(), FinishReason::length);
+  EXPECT_EQ(c->n_tokens(), 300);
+  engine.cancel(ticket);      // has ended
+  engine.cancel(ticket + 9);  // was never given
+}
+
+TEST(EngineThread, ACancellationBeforeTheFirstStepCounts) {
+  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24});
+  for (int i = 0; i < 50; ++i) {
+    const auto listener = std::make_shared<Listener>();
+    engine.cancel(engine.submit({{request(100'000), listener}}, accepted));
+    ASSERT_TRUE(listener->wait_done());
+    EXPECT_EQ(listener->reason(), FinishReason::cancelled);
+  }
+  EXPECT_EQ(engine.status().sequences, 0);
+}
+
+TEST(EngineThread, EveryListenerHearsTheEndOfTheServer) {
+  const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>();
+  {
+    EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1});
+    engine.submit({{request(100'000), a}, {request(100'000), b}}, accepted);
+    ASSERT_TRUE(a->wait_tokens(1));
+  }
+  EXPECT_EQ(a->n_done(), 1);
+  EXPECT_EQ(b->n_done(), 1);
+  EXPECT_EQ(b->n_tokens(), 0);
+  EXPECT_EQ(a.use_count(), 1);  // nobody holds it any more
+}
+
+TEST(EngineThread, ReportsItsStateAfterEachStep) {
+  std::mutex mutex;
+  std::int64_t most = 0;
+  const auto listener = std::make_shared<Listener>();
+  {
+    EngineThread engine(model(), {.kv_budget_bytes = 1 << 24}, [&](const Scheduler::Status& status) {
+      const std::lock_guard lock(mutex);
+      most = std::max(most, status.sequences);
+    });
+    engine.submit({{request(20), listener}}, accepted);
+    ASSERT_TRUE(listener->wait_done());
+  }
+  EXPECT_EQ(most, 1);
+}
+
+}  // namespace
+}  // namespace photon
