@@ -209,6 +209,7 @@ test("everything can be done by keyboard", async () => {
         document.activeElement.tagName));
     }
     for (const id of ["theme", "prompt", "start", "compare", "pace", "colors"]) assert.ok(order.includes(id), `${id} in ${order}`);
+    await set(page, { max_tokens: "2000", ignore_eos: true });  // so that only Escape ends it
     await page.focus("#prompt");
     await page.keyboard.down("Control");
     await page.keyboard.press("a");
