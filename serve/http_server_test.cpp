@@ -1,5 +1,6 @@
 #include "serve/http_server.h"
 
+#include <fmt/format.h>
 #include <sys/resource.h>
 
 #include <atomic>
@@ -25,25 +26,32 @@ struct TestServer {
 };
 
 /// Takes responders and lets the test answer.
-struct Held {
-  void operator()(HttpRequest request, std::shared_ptr<Responder> responder) {
-    responder->on_disconnect([this] { gone.set(); });
-    {
-      const std::scoped_lock lock(mutex);
-      paths.push_back(request.path);
-      responders.push_back(std::move(responder));
-    }
-    arrived.set();
-  }
+class Held {
+ public:
   HttpHandler handler() {
     return [this](HttpRequest request, std::shared_ptr<Responder> responder) {
-      (*this)(std::move(request), std::move(responder));
+      responder->on_disconnect([this] { gone.set(); });
+      {
+        const std::scoped_lock lock(mutex_);
+        requests_.emplace_back(request.path, std::move(responder));
+      }
+      arrived.set();
     };
   }
-  std::mutex mutex;
-  std::vector<std::string> paths;
-  std::vector<std::shared_ptr<Responder>> responders;
+  using Request = std::pair<std::string, std::shared_ptr<Responder>>;  // its path
+  /// The latest of them.
+  Request take() {
+    const std::scoped_lock lock(mutex_);
+    const Request latest = requests_.back();
+    requests_.pop_back();
+    return latest;
+  }
+
   Signal arrived, gone;
+
+ private:
+  std::mutex mutex_;
+  std::vector<Request> requests_;
 };
 
 void expect_error(const HttpAnswer& answer, int status) {
@@ -89,9 +97,9 @@ TEST(HttpServer, PipelinedRequestsAreAnsweredInOrder) {
   for (int i = 1; i <= 3; ++i) {
     ASSERT_TRUE(held.arrived.wait(i));
     EXPECT_EQ(held.arrived.count(), i) << "the next may begin when the one before it is answered";
-    const auto responder = std::exchange(held.responders, {}).back();
-    responder->send(200, "text/plain", std::string(held.paths.back()));
-    EXPECT_EQ(client.read_answer().body, "/" + std::to_string(i));
+    const auto [path, responder] = held.take();
+    responder->send(200, "text/plain", path);
+    EXPECT_EQ(client.read_answer().body, fmt::format("/{}", i));
   }
   EXPECT_EQ(held.gone.count(), 0);
 }
@@ -200,7 +208,7 @@ TEST(HttpServer, WhatIsNoRequestIsRefusedAndTheConnectionEnds) {
     EXPECT_TRUE(client.ends());
   }
   EXPECT_EQ(server.client().ask(get("/")).status, 200);
-  for (const auto& record : server.application.records) EXPECT_NE(record.request, "GET /hidden");
+  for (const auto& record : server.application.records()) EXPECT_NE(record.request, "GET /hidden");
 }
 
 TEST(HttpServer, HeadersInManyPiecesAreCountedTogether) {
@@ -324,7 +332,7 @@ TEST(HttpServer, AHandlerMayTakeItsTime) {
   client.send(post("/", "a"));
   ASSERT_TRUE(held.arrived.wait());
   EXPECT_FALSE(client.receive(200ms));
-  held.responders[0]->send(200, "text/plain", "late");
+  held.take().second->send(200, "text/plain", "late");
   EXPECT_EQ(client.read_answer().body, "late");
 }
 
@@ -334,9 +342,10 @@ TEST(HttpServer, AReaderThatTakesNothingIsDropped) {
   Client client = server.client(/*receive_buffer=*/4096);
   client.send(get("/whole"));
   ASSERT_TRUE(held.arrived.wait());
-  held.responders[0]->send(200, "text/plain", std::string(std::size_t{64} << 20, 'a'));
+  const auto responder = held.take().second;
+  responder->send(200, "text/plain", std::string(std::size_t{64} << 20, 'a'));
   ASSERT_TRUE(server.application.n_answered.wait());
-  EXPECT_EQ(server.application.records[0], (Application::Record{"GET /whole", 200, false}));
+  EXPECT_EQ(server.application.records()[0], (Application::Record{"GET /whole", 200, false}));
   EXPECT_EQ(held.gone.count(), 0) << "the answer was complete: there is nothing left to cancel";
 }
 
@@ -346,15 +355,16 @@ TEST(HttpServer, AStreamWhoseReaderFallsBehindIsDropped) {
   Client client = server.client(/*receive_buffer=*/4096);
   client.send(get("/"));
   ASSERT_TRUE(held.arrived.wait());
-  held.responders[0]->start_events();
+  const auto responder = held.take().second;
+  responder->start_events();
   const std::string event(10'000, 'a');
   std::size_t sent = 0;
   for (; held.gone.count() == 0 && sent < (std::size_t{64} << 20); sent += event.size()) {
-    held.responders[0]->write(event);
+    responder->write(event);
     if (sent % 1'000'000 == 0) std::this_thread::sleep_for(1ms);  // the posts are carried out
   }
   EXPECT_TRUE(held.gone.wait());
-  EXPECT_FALSE(server.application.records[0].complete);
+  EXPECT_FALSE(server.application.records()[0].complete);
 }
 
 TEST(HttpServer, AReaderThatIsSlowButReadsGetsAll) {
@@ -381,39 +391,42 @@ TEST(HttpServer, AHandlerHearsThatItsClientHasGone) {
       Client client = server.client();
       client.send(post("/", "x"));
       ASSERT_TRUE(held.arrived.wait(++n));
+      const auto responder = held.take().second;
       if (streaming) {
-        held.responders.back()->start_events();
+        responder->start_events();
         ASSERT_TRUE(client.sees("\r\n\r\n"));
       }
       EXPECT_EQ(held.gone.count(), n - 1);
       reset ? client.reset() : client.close();
       ASSERT_TRUE(held.gone.wait(n));
-      held.responders.back()->write("ignored");
-      held.responders.back()->send(200, "text/plain", "ignored");
+      responder->write("ignored");
+      responder->send(200, "text/plain", "ignored");
       Signal at_once;
-      held.responders.back()->on_disconnect([&] { at_once.set(); });
+      responder->on_disconnect([&] { at_once.set(); });
       EXPECT_EQ(at_once.count(), 1);
     }
   ASSERT_TRUE(server.application.n_answered.wait(4));
-  EXPECT_EQ(server.application.records[0].status, 499);
-  EXPECT_EQ(server.application.records[1].status, 200);
-  for (const auto& record : server.application.records) EXPECT_FALSE(record.complete);
+  EXPECT_EQ(server.application.records()[0].status, 499);
+  EXPECT_EQ(server.application.records()[1].status, 200);
+  for (const auto& record : server.application.records()) EXPECT_FALSE(record.complete);
 }
 
 TEST(HttpServer, AClientThatGoesAfterItsAnswerDisturbsNobody) {
   Held held;
   TestServer server(held.handler());
+  std::shared_ptr<Responder> responder;
   {
     Client client = server.client();
     client.send(get("/"));
     ASSERT_TRUE(held.arrived.wait());
-    held.responders[0]->send(200, "text/plain", "x");
+    responder = held.take().second;
+    responder->send(200, "text/plain", "x");
     EXPECT_EQ(client.read_answer().status, 200);
   }
   while (server.http.n_connections() > 0) std::this_thread::yield();
   Signal late;
-  held.responders[0]->on_disconnect([&] { late.set(); });
-  held.responders.clear();
+  responder->on_disconnect([&] { late.set(); });
+  responder.reset();
   EXPECT_EQ(held.gone.count() + late.count(), 0);
 }
 
@@ -425,7 +438,7 @@ TEST(HttpServer, HalfARequestThatNeverEndsLeavesNothing) {
     client.close();
   }
   while (server.http.n_connections() > 0) std::this_thread::yield();
-  EXPECT_TRUE(server.application.records.empty());
+  EXPECT_TRUE(server.application.records().empty());
 }
 
 // ---- handlers that fail ----
@@ -491,18 +504,37 @@ TEST(HttpServer, IdleAndSlowClientsDoNotHoldUpAGoodOne) {
 }
 
 TEST(HttpServer, TooManyConnectionsAreToldSo) {
+  Held held;
+  TestServer server(held.handler(), {.connections = 3});
+  std::vector<Client> clients;
+  for (int i = 1; i <= 3; ++i) {
+    clients.push_back(server.client());
+    clients.back().send(get("/"));
+    ASSERT_TRUE(held.arrived.wait(i));
+  }
+  Client refused = server.client();
+  expect_error(refused.read_answer(), 503);
+  EXPECT_TRUE(refused.ends());
+  EXPECT_EQ(held.gone.count(), 0);
+  clients.pop_back();
+  while (server.http.n_connections() > 2) std::this_thread::yield();
+  Client taken = server.client();
+  taken.send(get("/"));
+  EXPECT_TRUE(held.arrived.wait(4));
+}
+
+TEST(HttpServer, WhoIsIdleLongestMakesRoom) {
   TestServer server(echo, {.connections = 3});
   std::vector<Client> clients;
   for (int i = 0; i < 3; ++i) {
     clients.push_back(server.client());
     EXPECT_EQ(clients.back().ask(get("/")).status, 200);
   }
-  Client refused = server.client();
-  expect_error(refused.read_answer(), 503);
-  EXPECT_TRUE(refused.ends());
-  clients.pop_back();
-  while (server.http.n_connections() > 2) std::this_thread::yield();
+  EXPECT_EQ(clients[0].ask(get("/")).status, 200);
   EXPECT_EQ(server.client().ask(get("/")).status, 200);
+  EXPECT_TRUE(clients[1].ends());
+  EXPECT_EQ(clients[0].ask(get("/")).status, 200);
+  EXPECT_EQ(clients[2].ask(get("/")).status, 200);
 }
 
 TEST(HttpServer, SurvivesWithoutDescriptors) {
@@ -539,7 +571,7 @@ TEST(HttpServer, ManyStreamsAtOnceAreEachWhole) {
   std::vector<Client> clients;
   for (int i = 0; i < 30; ++i) {
     clients.push_back(server.client());
-    clients.back().send(get("/" + std::to_string(i)));
+    clients.back().send(get(fmt::format("/{}", i)));
   }
   for (std::size_t i = 0; i < clients.size(); ++i) {
     if (i % 3 == 0) clients[i].close();  // some go
@@ -547,7 +579,7 @@ TEST(HttpServer, ManyStreamsAtOnceAreEachWhole) {
   for (std::size_t i = 0; i < clients.size(); ++i) {
     if (i % 3 == 0) continue;
     std::string want;
-    for (int k = 0; k < 50; ++k) want += "/" + std::to_string(i) + "\n";
+    for (int k = 0; k < 50; ++k) want += fmt::format("/{}\n", i);
     EXPECT_EQ(clients[i].read_answer().body, want);
   }
 }
@@ -575,7 +607,7 @@ TEST(HttpServer, ListensOnIpv6) {
   } catch (const InputError&) {
     GTEST_SKIP() << "no IPv6 here";
   }
-  EXPECT_EQ(server->url(), "http://[::1]:" + std::to_string(server->port()));
+  EXPECT_EQ(server->url(), fmt::format("http://[::1]:{}", server->port()));
 }
 
 TEST(HttpServer, DrainingLetsAnswersEndAndClosesTheIdle) {
@@ -587,7 +619,7 @@ TEST(HttpServer, DrainingLetsAnswersEndAndClosesTheIdle) {
   server.http.drain();
   EXPECT_TRUE(idle.ends());
   EXPECT_FALSE(server.http.wait_idle(std::chrono::steady_clock::now() + 50ms));
-  held.responders[0]->send(200, "text/plain", "x");
+  held.take().second->send(200, "text/plain", "x");
   const HttpAnswer answer = busy.read_answer();
   EXPECT_EQ(answer.body, "x");
   EXPECT_EQ(answer.headers.at("connection"), "close");
@@ -604,8 +636,7 @@ TEST(HttpServer, ClosingDropsClientsAndTellsHandlers) {
   EXPECT_EQ(held.gone.count(), 1);
   EXPECT_TRUE(client.ends());
   server.reset();
-  held.responders[0]->send(200, "text/plain", "nobody hears");  // responders may outlive the server
-  held.responders.clear();
+  held.take().second->send(200, "text/plain", "nobody hears");  // responders may outlive the server
 }
 
 }  // namespace

@@ -21,6 +21,10 @@ struct Running {
       arrived.set();
     });
   }
+  ~Running() {
+    server.request_stop();
+    server.request_stop();
+  }
   void run() {
     server.ready();
     thread = std::jthread([this] {
@@ -62,7 +66,6 @@ TEST(Server, MetricsNeedTheKeyAndHealthDoesNot) {
   EXPECT_EQ(metrics.status, 200);
   EXPECT_NE(metrics.body.find(R"(photon:http_responses_total{model_name="a-model",status="401"} 1)"),
             std::string::npos);
-  running.server.request_stop();
 }
 
 TEST(Server, DrainsBeforeItEnds) {

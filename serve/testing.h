@@ -201,8 +201,8 @@ struct Application : HttpApplication {
   }
   void answered(const AccessRecord& record) override {
     {
-      const std::scoped_lock lock(mutex);
-      records.push_back({std::string(record.method) + " " + std::string(record.path), record.status, record.complete});
+      const std::scoped_lock lock(mutex_);
+      records_.push_back({fmt::format("{} {}", record.method, record.path), record.status, record.complete});
     }
     n_answered.set();
   }
@@ -213,11 +213,18 @@ struct Application : HttpApplication {
     bool complete;
     bool operator==(const Record&) const = default;
   };
-  HttpHandler handler;
-  Admit on_admit;
-  std::mutex mutex;
-  std::vector<Record> records;
+  std::vector<Record> records() {
+    const std::scoped_lock lock(mutex_);
+    return records_;
+  }
+
+  const HttpHandler handler;
+  const Admit on_admit;
   Signal n_answered;
+
+ private:
+  std::mutex mutex_;
+  std::vector<Record> records_;
 };
 
 /// The body is what was asked.
