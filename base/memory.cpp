@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -71,6 +73,13 @@ HugeMemory& HugeMemory::operator=(HugeMemory&& other) noexcept {
 
 HugeMemory::~HugeMemory() {
   if (mapping_ != nullptr) ::munmap(mapping_, mapped_);
+}
+
+void release_pages(std::byte* data, std::int64_t bytes) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page,
+             end = (reinterpret_cast<std::uintptr_t>(data) + static_cast<std::uintptr_t>(bytes)) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 std::byte* Arena::allocate(std::int64_t bytes) {

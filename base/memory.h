@@ -32,6 +32,10 @@ class HugeMemory {
   std::size_t mapped_ = 0;
 };
 
+/// Gives the physical memory of a range back to the system, as far as it consists of whole pages; its contents are
+/// lost, it may be used again.
+void release_pages(std::byte* data, std::int64_t bytes);
+
 /// Hands out pieces of a few large HugeMemory blocks; gives them back all at once.
 class Arena {
  public:

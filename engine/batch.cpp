@@ -28,7 +28,7 @@ void Batch::share_out(std::span<Job* const> jobs, std::int64_t prefill_tokens) {
   std::ranges::stable_sort(slices_, {}, [](const Slice& s) { return s.tokens.size(); });
   auto left = static_cast<std::size_t>(prefill_tokens), waiting = slices_.size();
   for (Slice& slice : slices_) {
-    const std::size_t n = std::min(slice.tokens.size(), (left + waiting - 1) / waiting);  // rounded up: never stuck
+    const std::size_t n = std::min(slice.tokens.size(), left / waiting);  // the last one has the remainder
     slice.tokens = slice.tokens.first(n);
     left -= n, --waiting;
   }

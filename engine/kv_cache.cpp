@@ -13,6 +13,7 @@ namespace photon {
 KvPool::Page::Page(KvPool& pool, std::byte* data, std::int64_t bytes) : pool_(&pool), data_(data), bytes_(bytes) {
   pool_->bytes_in_use_ += bytes_;
   pool_->peak_bytes_ = std::max(pool_->peak_bytes_, pool_->bytes_in_use_);
+  pool_->most_bytes_ = std::max(pool_->most_bytes_, pool_->bytes_in_use_);
 }
 
 KvPool::Page::~Page() {
@@ -26,10 +27,23 @@ std::shared_ptr<KvPool::Page> KvPool::allocate(std::int64_t bytes) {
     pages.free.reserve(pages.n_pages + 1);
     pages.free.push_back(arena_.allocate(bytes));
     ++pages.n_pages;
+    ++pages.n_empty;
   }
   auto page = std::make_shared<Page>(*this, pages.free.back(), bytes);
   pages.free.pop_back();
+  if (pages.free.size() < pages.n_empty) {
+    --pages.n_empty;
+    resident_bytes_ += bytes;
+    shrink();
+  }
   return page;
+}
+
+// What lies idle goes back to the system, as far as it is more than was ever in use.
+void KvPool::shrink() {
+  for (auto& [bytes, pages] : classes_)
+    for (; resident_bytes_ > most_bytes_ && pages.n_empty < pages.free.size(); resident_bytes_ -= bytes)
+      release_pages(pages.free[pages.n_empty++], bytes);
 }
 
 KvCache::KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, KvType type)

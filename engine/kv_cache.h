@@ -16,8 +16,9 @@
 
 namespace photon {
 
-/// Where pages come from and go back to; counts what is in use, a shared page once.  Outlives its pages; for one
-/// thread.
+/// Where pages come from and go back to; counts what is in use, a shared page once.  Free pages of one size give their
+/// memory back to the system where another size takes more, so that no more is held than was in use at once.
+/// Outlives its pages; for one thread.
 class KvPool {
  public:
   /// Memory that returns to its pool when the last cache that holds it goes.
@@ -48,11 +49,15 @@ class KvPool {
  private:
   struct SizeClass {
     std::vector<std::byte*> free;  // capacity for all: returning a page cannot fail
+    std::size_t n_empty = 0;       // the first of them have no memory behind them
     std::size_t n_pages = 0;
   };
+  void shrink();
+
   std::map<std::int64_t, SizeClass> classes_;  // by bytes
   Arena arena_;
-  std::int64_t bytes_in_use_ = 0, peak_bytes_ = 0;
+  std::int64_t bytes_in_use_ = 0, peak_bytes_ = 0, most_bytes_ = 0;  // most: ever, peak: since reset_peak()
+  std::int64_t resident_bytes_ = 0;                                  // of pages with memory behind them
 };
 
 /// Bytes of keys and values that attention read and that new positions wrote: counted, not estimated.

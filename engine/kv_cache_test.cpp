@@ -1,9 +1,12 @@
 #include "engine/kv_cache.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <fstream>
 
 #include "base/bf16.h"
 #include "spec/accounting.h"
@@ -201,6 +204,33 @@ TEST(KvPool, AReleasedCacheReturnsItsPages) {
   cache.reserve(40);
   EXPECT_EQ(pool.bytes_in_use(), cache.bytes());
   cache.release();
+  EXPECT_EQ(pool.bytes_in_use(), 0);
+}
+
+// Bytes of physical memory that this process has.
+std::int64_t resident() {
+  std::ifstream file("/proc/self/statm");
+  std::int64_t all = 0, pages = 0;
+  file >> all >> pages;
+  return pages * ::sysconf(_SC_PAGESIZE);
+}
+
+TEST(KvPool, PagesOfOneSizeGiveTheirMemoryBackForThoseOfAnother) {
+  KvPool pool;
+  const std::int64_t total = std::int64_t{24} << 20;
+  const auto take = [&](std::int64_t bytes) {
+    std::vector<std::shared_ptr<KvPool::Page>> pages;
+    for (std::int64_t taken = 0; taken < total; taken += bytes) {
+      pages.push_back(pool.allocate(bytes));
+      std::memset(pages.back()->data(), 1, static_cast<std::size_t>(bytes));
+    }
+    return pages;
+  };
+  const std::int64_t before = resident();
+  take(std::int64_t{1} << 18);
+  take(std::int64_t{1} << 20);  // what the first ones had
+  for (const auto& page : take(std::int64_t{1} << 18)) EXPECT_EQ(page->data()[0], std::byte{1});
+  EXPECT_LT(resident() - before, total * 3 / 2);
   EXPECT_EQ(pool.bytes_in_use(), 0);
 }
 

@@ -44,8 +44,8 @@ class RequestListener {
   virtual void on_start(std::int64_t /*cached_tokens*/) {}
   /// The next prompt tokens' log-probabilities, in order, in pieces (score_prompt with n_top_logprobs).
   virtual void on_prompt_logprobs(std::span<const TokenLogprob> /*logprobs*/) {}
-  /// A token of a continuation; false ends the continuation after it.  `logprob` is null unless asked for.  The eos that
-  /// ends a continuation is not one of its tokens.
+  /// A token of a continuation; false ends the continuation after it.  `logprob` is null unless asked for.  The eos
+  /// that ends a continuation is not one of its tokens.
   virtual bool on_token(std::size_t continuation, std::int32_t token, const TokenLogprob* logprob) = 0;
   /// The eos that ends a continuation, before its on_finish().
   virtual void on_eos(std::size_t /*continuation*/, std::int32_t /*token*/, const TokenLogprob* /*logprob*/) {}

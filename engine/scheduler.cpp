@@ -66,6 +66,7 @@ struct Scheduler::Impl {
   std::vector<std::unique_ptr<Job>> running;  // in the order of their admission
   std::vector<Job*> jobs;                     // the same
   bool stepping = false;
+  bool full = false;  // the head of the queue did not fit, and nobody has left since
   std::uint64_t next_id = 1;
   std::int64_t prefix_queries = 0, prefix_hits = 0, prefix_tokens_reused = 0, steps = 0;
 
@@ -88,9 +89,10 @@ struct Scheduler::Impl {
 
   // Strictly in order: a large request waits for memory at the head of the queue, and nobody overtakes it.
   void admit() {
-    while (!queue.empty()) {
+    while (!queue.empty() && !full) {
       const std::optional<PrefixCache::Match> match = try_fit(*queue.front());
-      if (!match) return;
+      full = !match;
+      if (full) return;
       Job& job = *running.emplace_back(std::move(queue.front()));
       queue.pop_front();
       if (looks_up(job)) {
@@ -181,6 +183,7 @@ struct Scheduler::Impl {
       const std::unique_ptr<Job> job = std::move(*over);
       running.erase(over);
       job->close();
+      full = false;
     }
   }
 };
@@ -230,6 +233,7 @@ void Scheduler::cancel(RequestId id) {
     s.queue.erase(waiting);
     job->cancel();
     job->close();
+    s.full = false;
   } else if (const auto running = std::ranges::find_if(s.running, is_it); running != s.running.end()) {
     (*running)->cancel();
     if (!s.stepping) s.close_ended();

@@ -29,6 +29,7 @@ struct Recorder : RequestListener {
   std::map<std::size_t, std::vector<std::int32_t>> tokens;
   std::map<std::size_t, std::vector<TokenLogprob>> logprobs;
   std::vector<TokenLogprob> prompt_logprobs;
+  std::map<std::size_t, std::int32_t> eos;
   std::map<std::size_t, FinishReason> finished;
   std::int64_t starts = 0, cached = 0, dones = 0;
   RequestStats stats;
@@ -48,7 +49,13 @@ struct Recorder : RequestListener {
     if (logprob != nullptr) logprobs[i].push_back(*logprob);
     return !answer || answer(i, token);
   }
+  void on_eos(std::size_t i, std::int32_t token, const TokenLogprob* logprob) override {
+    EXPECT_FALSE(finished.contains(i));
+    EXPECT_TRUE(eos.emplace(i, token).second);
+    if (logprob != nullptr) logprobs[i].push_back(*logprob);
+  }
   void on_finish(std::size_t i, FinishReason reason) override {
+    EXPECT_EQ(eos.contains(i), reason == FinishReason::eos);
     EXPECT_FALSE(finished.contains(i));
     EXPECT_EQ(dones, 0);
     finished[i] = reason;
@@ -62,6 +69,7 @@ struct Recorder : RequestListener {
 
 void expect_same(const Recorder& got, const Recorder& want, const std::string& what) {
   EXPECT_EQ(got.tokens, want.tokens) << what;
+  EXPECT_EQ(got.eos, want.eos) << what;
   EXPECT_TRUE(got.logprobs == want.logprobs) << what;
   EXPECT_TRUE(got.prompt_logprobs == want.prompt_logprobs) << what;
   EXPECT_TRUE(got.finished == want.finished) << what;
@@ -270,6 +278,26 @@ TEST_F(TinyScheduler, ALongPromptStallsNobody) {
   EXPECT_TRUE(long_prompt.tokens.empty());
   for (int i = 0; i < 82; ++i) scheduler.step();  // and then all: (20 · 32 + 82 · 32 - 40) ≥ 3200
   EXPECT_FALSE(long_prompt.tokens.empty());
+}
+
+TEST_F(TinyScheduler, LongPromptsShareAStepEqually) {
+  SchedulerOptions options = plain();
+  options.prefill_tokens_per_step = 32;
+  Recorder longest, long_one, late;
+  Scheduler scheduler(model, options);
+  Request scored = request(1200, 1);
+  scored.score_prompt = true;  // so that it tells how far it is
+  scheduler.submit(scored, longest);
+  scored.prompt.resize(1000);
+  scheduler.submit(scored, long_one);
+  for (int i = 0; i < 10; ++i) scheduler.step();
+  EXPECT_EQ(longest.prompt_logprobs.size(), 160u);
+  EXPECT_EQ(long_one.prompt_logprobs.size(), 160u);
+  scored.prompt.resize(24);
+  scheduler.submit(scored, late);
+  for (int i = 0; i < 3; ++i) scheduler.step();
+  EXPECT_EQ(late.prompt_logprobs.size(), 24u);
+  EXPECT_EQ(longest.prompt_logprobs.size() + long_one.prompt_logprobs.size(), 320u + 3u * 32 - 24);
 }
 
 TEST_F(TinyScheduler, ShortPromptsProceedTogetherAndEvenOneTokenAStepReachesAll) {
@@ -766,7 +794,8 @@ TEST_F(TinyScheduler, EveryContinuationSaysWhyItEnded) {
   Request r = request(10, 40);
   r.n_continuations = 3;
   r.ignore_eos = false;
-  r.sampler = {.temperature = 2, .seed = 3};
+  r.n_top_logprobs = 0;
+  r.sampler = {.logit_bias = {{static_cast<std::int32_t>(model.spec.eos_token_id), 2.0}}, .temperature = 2, .seed = 3};
   Recorder recorder;
   recorder.answer = [&](std::size_t i, std::int32_t) { return i != 1 || recorder.tokens[i].size() < 3; };
   Scheduler scheduler(model, plain());
@@ -775,8 +804,10 @@ TEST_F(TinyScheduler, EveryContinuationSaysWhyItEnded) {
   ASSERT_EQ(recorder.finished.size(), 3u);
   EXPECT_EQ(recorder.finished.at(1), FinishReason::stopped);
   const auto eos = static_cast<std::int32_t>(model.spec.eos_token_id);
+  EXPECT_FALSE(recorder.eos.empty());
   for (const auto& [i, tokens] : recorder.tokens) {
     EXPECT_EQ(std::ranges::count(tokens, eos), 0);
+    EXPECT_EQ(recorder.logprobs.at(i).size(), tokens.size() + recorder.eos.count(i));  // one more for the eos
     if (i != 1) {
       EXPECT_EQ(recorder.finished.at(i), tokens.size() == 40u ? FinishReason::length : FinishReason::eos);
     }

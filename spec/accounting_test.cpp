@@ -241,6 +241,25 @@ TEST(Accounting, CachesOfAKnownModelToTheByte) {
   EXPECT_EQ(kv_bytes_allocated(vanilla, hiergen, 16, KvType::bf16), 32 * 8192);
 }
 
+TEST(Accounting, ContinuationsShareWhatTheirPromptHasFilled) {
+  const Spec spec = odd_spec({window, 6}, {global, 0}, {chunk, 0});
+  const std::int64_t enc_2 = 8 * 2 * 3 * 3, enc_3 = 8 * 3 * 1 * 7;
+  const std::int64_t exact = kv_bytes_constant(spec, hiergen, KvType::f32);
+  const std::int64_t recursive = kv_bytes_constant(spec, recgen, KvType::f32);
+  EXPECT_EQ(kv_bytes_filled(spec, hiergen, 479, KvType::f32), 16 * enc_2);  // 31 units of level 2, 15 of level 3
+  EXPECT_EQ(kv_bytes_filled(spec, hiergen, 480, KvType::f32), 32 * enc_2 + 16 * enc_3);
+  EXPECT_EQ(kv_bytes_filled(spec, recgen, 480, KvType::f32), 16 * enc_3);
+  const auto at_most = [&](Protocol protocol, std::int64_t n_prompt, std::int64_t n_tokens, std::int64_t n) {
+    return kv_bytes_at_most(spec, protocol, n_prompt, n_tokens, n, KvType::f32);
+  };
+  EXPECT_EQ(at_most(hiergen, 479, 16, 1), kv_bytes_allocated(spec, hiergen, 495, KvType::f32));
+  // 33 units of level 2, 16 of level 3: each has its own last page, and of the prompt's the one that was not full.
+  EXPECT_EQ(at_most(hiergen, 479, 16, 5), 16 * enc_2 + 5 * (exact + 32 * enc_2 + 16 * enc_3));
+  // Tokens 480 … 510 are whole groups; level 2 goes on to 480 only.
+  EXPECT_EQ(at_most(recgen, 479, 16, 5), 16 * enc_2 + 5 * (std::max(exact, recursive) + 16 * enc_2 + 32 * enc_3));
+  EXPECT_EQ(at_most(hiergen, 479, 16, std::int64_t{1} << 60), std::numeric_limits<std::int64_t>::max());
+}
+
 TEST(Accounting, AllocationGrowsWithTheContextAndNeverByMoreThanAPageAStack) {
   for (const Spec& spec : odd_specs())
     for (const Protocol protocol : {hiergen, recgen}) {
