@@ -29,7 +29,7 @@ function replaced(text, what, by) {
 /** nginx with the configuration as it is shipped, but for addresses and folders. */
 async function startBalancer(urls) {
   const folder = mkdtempSync(`${tmpdir()}/photon-balancer-`);
-  chmodSync(folder, 0o755);  // nginx's workers are another user where it is started by root
+  chmodSync(folder, 0o755);  // nginx's workers are another user where root starts it
   const port = await freePort();
   const [first, second, ...more] = urls.map((url) => new URL(url).host);
   let site = readFileSync(new URL("../nginx/photon.conf", import.meta.url), "utf8");
@@ -43,7 +43,7 @@ async function startBalancer(urls) {
   writeFileSync(`${folder}/nginx.conf`, `
     daemon off; worker_processes 1; pid ${folder}/pid; error_log stderr warn;
     events { worker_connections 512; }
-    http { ${temporary.map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(" ")} include ${folder}/site.conf; }`);
+    http { ${temporary.map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(" ")} include site.conf; }`);
   const child = spawn("nginx", ["-e", "stderr", "-p", folder, "-c", `${folder}/nginx.conf`], {
     env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },  // where Debian has it
   });
@@ -52,7 +52,10 @@ async function startBalancer(urls) {
   const exited = once(child, "exit");
   const url = `http://127.0.0.1:${port}`;
   let failed = null;
-  exited.then(([code]) => { failed = `nginx ended with code ${code}:\n${log}`; }, (error) => { failed = String(error); });
+  exited.then(
+    ([code]) => { failed = `nginx ended with code ${code}:\n${log}`; },
+    (error) => { failed = String(error); },
+  );
   await eventually(() => {
     if (failed) throw new Error(failed);
     return fetch(`${url}/health`).then((answer) => answer.status === 200, () => false);
@@ -92,34 +95,37 @@ async function complete(body, headers) {
   return JSON.parse(text);
 }
 
-const story = (i) => `Story ${i}. Once upon a time there was a fox who had ${i} friends. `.repeat(10);  // over 512 bytes
+// Over 512 bytes.
+const story = (i) => `Story ${i}. Once upon a time there was a fox who had ${i} friends. `.repeat(10);
+const servedByEach = () => Promise.all(replicas.map((replica) => replica.metric("requests_total")));
 
 test("prompts of one beginning meet on the replica that has it in its cache", async () => {
   const cached = async (prompt) =>
     (await complete({ prompt, max_tokens: 1 })).usage.prompt_tokens_details.cached_tokens;
-  const before = await Promise.all(replicas.map((replica) => replica.metric("requests_total")));
+  const before = await servedByEach();
   for (let i = 0; i < 10; ++i) {
     assert.equal(await cached(`${story(i)}The end.`), 0);
     for (const tail of ["They all", "Then it rained"]) assert.ok(await cached(story(i) + tail) > 100);
   }
-  const served = await Promise.all(replicas.map((replica) => replica.metric("requests_total")));
+  const served = await servedByEach();
   const busy = served.filter((n, i) => n > before[i]).length;
   assert.ok(busy >= 2, `10 prompts met on ${busy} replica`);
 });
 
 test("the header x-photon-affinity decides where there is one", async () => {
-  const before = await Promise.all(replicas.map((replica) => replica.metric("requests_total")));
-  for (let i = 0; i < 12; ++i) await complete({ prompt: `${i} cats`, max_tokens: 1 }, { "x-photon-affinity": "session 7" });
-  const more = await Promise.all(replicas.map(async (replica, i) => (await replica.metric("requests_total")) - before[i]));
+  const before = await servedByEach();
+  for (let i = 0; i < 12; ++i)
+    await complete({ prompt: `${i} cats`, max_tokens: 1 }, { "x-photon-affinity": "session 7" });
+  const more = (await servedByEach()).map((n, i) => n - before[i]);
   assert.deepEqual(more.sort((a, b) => a - b), [0, 0, 12]);
 });
 
-/** Clients that ask without a pause, until told to stop: `whole` for whole answers, and `streaming` ones. */
+/** Clients that ask without a pause until they are stopped: so many for whole answers, and for streams. */
 function startLoad(whole, streaming) {
   const texts = new Map();  // by prompt: every answer of it must be the same, from whichever replica
   const load = { answered: 0, streamed: 0, failures: [], brokenStreams: [], stop: null };
   let stopped = false, n = 0;
-  const one = async (client, stream) => {
+  const one = async (stream) => {
     const prompt = `The ${n++ % 24}th time`;
     const body = { prompt, max_tokens: stream ? 100 : 30, temperature: 0.7, seed: 5, ignore_eos: true, stream };
     let begun = Infinity, text = "";
@@ -142,7 +148,7 @@ function startLoad(whole, streaming) {
   };
   const clients = [];
   for (let i = 0; i < whole + streaming; ++i)
-    clients.push((async () => { while (!stopped) await one(i, i >= whole); })());
+    clients.push((async () => { while (!stopped) await one(i >= whole); })());
   load.stop = async () => {
     stopped = true;
     await Promise.all(clients);
@@ -167,7 +173,8 @@ test("a replica that is killed takes no request with it but streams that had beg
   const killed = Date.now();
   replicas[1].kill("SIGKILL");
   const answered = load.answered, streamed = load.streamed;
-  await eventually(() => load.answered >= answered + 16 && load.streamed >= streamed + 3, "the last one goes on", 60_000);
+  const goesOn = () => load.answered >= answered + 16 && load.streamed >= streamed + 3;
+  await eventually(goesOn, "the last one goes on", 60_000);
   await load.stop();
   assert.deepEqual(load.failures, []);
   assert.ok(load.brokenStreams.length <= 3 && load.brokenStreams.every((begun) => begun <= killed + 1000));

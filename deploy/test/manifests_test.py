@@ -77,8 +77,8 @@ class Containerfile(unittest.TestCase):
 
     @unittest.skipUnless(shutil.which("dpkg-query") and shutil.which("readelf"), "not a Debian system")
     def test_has_the_libraries_that_the_program_is_linked_to(self):
-        needed = re.findall(r"\(NEEDED\).*\[(.*)\]",
-                            subprocess.run(["readelf", "-d", PHOTON], capture_output=True, text=True, check=True).stdout)
+        dynamic = subprocess.run(["readelf", "-d", PHOTON], capture_output=True, text=True, check=True).stdout
+        needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
         self.assertTrue(needed)
         in_every_image = {"libc6", "libstdc++6", "libgcc-s1"}
         found = subprocess.run(["dpkg-query", "-S", *(f"*/{library}" for library in needed)],

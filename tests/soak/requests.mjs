@@ -64,7 +64,8 @@ export function choicesOfStream(text) {
     const { choices: deltas, error } = JSON.parse(event.slice("data: ".length));
     if (error) throw new Error(`in the stream: ${error.message}`);
     for (const { index, text: more, token_ids, logprobs, finish_reason } of deltas) {
-      const choice = (choices[index] ??= { index, text: "", token_ids: [], logprobs: null, finish_reason: null, photon: null });
+      const choice = (choices[index] ??=
+        { index, text: "", token_ids: [], logprobs: null, finish_reason: null, photon: null });
       choice.text += more;
       choice.token_ids.push(...token_ids);
       if (logprobs) {

@@ -8,7 +8,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { eventually } from "../common/photon_server.mjs";
 import { startProcess } from "./processes.mjs";
-import { below, choicesOf, choicesOfStream, completionRequest, pick, randomNumbers, wrongRequests } from "./requests.mjs";
+import {
+  below, choicesOf, choicesOfStream, completionRequest, pick, randomNumbers, wrongRequests,
+} from "./requests.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -33,7 +35,7 @@ const count = {
   statuses: new Map(),  // of requests that were answered in full
   prompts: 0, promptTokens: 0, generatedTokens: 0,  // of completions
   refused: 0,   // completions that were wrong
-  cancelled: 0, cancelledPrompts: 0, cancelledTokens: 0,  // requests given up; tokens: that they could have made at most
+  cancelled: 0, cancelledPrompts: 0, cancelledTokens: 0,  // requests given up; tokens: as many as they asked for
 };
 const failures = [];
 
@@ -81,8 +83,9 @@ const variants = [];
 
 function check(variant, choices, how) {
   const got = JSON.stringify(choices);
-  if (got !== variant.answer)
-    failures.push(`${how}, ${JSON.stringify(variant.body).slice(0, 300)}\n  gave ${got.slice(0, 600)}\n  alone ${variant.answer.slice(0, 600)}`);
+  const [asked, right] = [JSON.stringify(variant.body), variant.answer];
+  if (got !== right)
+    failures.push(`${how}, ${asked.slice(0, 300)}\n  gave ${got.slice(0, 600)}\n  alone ${right.slice(0, 600)}`);
 }
 function checkStream(variant, status, text, how) {
   countAnswer(status);
@@ -141,9 +144,10 @@ async function giveUp(variant) {
   if (torn) {
     const socket = net.connect(Number(port), hostname);
     socket.on("error", () => {});
-    const text = JSON.stringify(body);
-    socket.write(`POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${text.length}\r\n\r\n`);
-    socket.write(text.slice(0, below(random, text.length)));
+    const bytes = Buffer.from(JSON.stringify(body));
+    const headers = ["host: x", "content-type: application/json", `content-length: ${bytes.length}`];
+    socket.write(`POST /v1/completions HTTP/1.1\r\n${headers.join("\r\n")}\r\n\r\n`);
+    socket.write(bytes.subarray(0, below(random, bytes.length)));
     await sleep(below(random, 20));
     return socket.resetAndDestroy();
   }
@@ -170,7 +174,8 @@ async function client(until, mayEnd) {
   while ((Date.now() < until || !mayEnd()) && failures.length === 0) {
     const owed = Date.now() >= until;  // time is over, cancellations are not
     const habit = owed ? giveUp : pick(random, habits);
-    const variant = pick(random, [askStream, readSlowly].includes(habit) ? variants.filter((v) => v.streamable) : variants);
+    const streams = habit === askStream || habit === readSlowly;
+    const variant = pick(random, streams ? variants.filter(({ streamable }) => streamable) : variants);
     try {
       await habit(variant);
     } catch (error) {
@@ -211,7 +216,8 @@ try {
       await sleep(250);
       memory.push(server.rss());
       if (n % 240 === 0)
-        console.log(`${n / 240} min: ${count.prompts} prompts, ${count.cancelled} cancelled, ${count.refused} refused, ${server.rss() >> 20} MiB`);
+        console.log(`${n / 240} min: ${count.prompts} prompts, ${count.cancelled} cancelled, ` +
+          `${count.refused} refused, ${server.rss() >> 20} MiB`);
     }
   })();
   const enough = () => count.cancelled >= Number(options.cancellations);
@@ -226,17 +232,19 @@ try {
 
   // What was given up is gone, too.
   await eventually(async () => {
-    const now = await metrics();
-    return ["num_requests_running", "num_requests_waiting", "num_sequences_running"].every((name) => now.sum(name) === 0) &&
-      now.sum("kv_bytes", 'kind="growing"') === 0 && now.sum("kv_bytes", 'kind="constant"') === 0;
+    const { sum } = await metrics();
+    return sum("num_requests_running") + sum("num_requests_waiting") + sum("num_sequences_running") === 0 &&
+      sum("kv_bytes", 'kind="growing"') + sum("kv_bytes", 'kind="constant"') === 0;
   }, "the server is idle, and its sequences hold no memory");
 
   const finish = await metrics();
   const made = (...what) => since(finish, start, ...what);
   const between = (what, got, least, most) =>
     assert.ok(least <= got && got <= most, `${what}: the server counted ${got}, the clients ${least} to ${most}`);
-  for (const status of [400, 404, 405])
-    assert.equal(made("http_responses_total", `status="${status}"`), count.statuses.get(status) ?? 0, `status ${status}`);
+  for (const status of [400, 404, 405]) {
+    const answers = made("http_responses_total", `status="${status}"`);
+    assert.equal(answers, count.statuses.get(status) ?? 0, `answers of status ${status}`);
+  }
   // The answer that holds these figures is not yet among them.
   const whole = count.statuses.get(200) - 1;
   between("answers of status 200", made("http_responses_total", 'status="200"'), whole, whole + count.cancelled);
@@ -249,7 +257,8 @@ try {
     count.generatedTokens + count.cancelledTokens);
 
   const part = memory.length / 6;  // the first two are the warm-up
-  const medians = Array.from({ length: 6 }, (_, i) => median(memory.slice(Math.floor(i * part), Math.floor((i + 1) * part))));
+  const medianOfPart = (_, i) => median(memory.slice(Math.floor(i * part), Math.floor((i + 1) * part)));
+  const medians = Array.from({ length: 6 }, medianOfPart);
   console.log(`${count.prompts} prompts, ${count.generatedTokens} tokens, ${count.cancelled} cancelled, ` +
     `${count.refused} refused; MiB over time: ${medians.map((bytes) => bytes >> 20).join(" ")}`);
   assert.ok(medians[5] < medians[2] + Number(options["max-growth"]) * 2 ** 20, "memory grew after the warm-up");
