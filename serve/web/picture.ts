@@ -106,7 +106,7 @@ export class Picture {
   /** Follows the newest token, or centres the one that is pointed at. */
   private moveView(width: number): boolean {
     const columns = (width - 2 * margin) / cell;
-    const last = Math.max(0, this.births.length + (this.writing ? 1.5 : 0) - columns);
+    const last = Math.max(0, this.births.length + (this.writing ? 3 : 0) - columns);
     const target = this.pointed === null ? last : Math.max(0, Math.min(last, this.pointed - columns / 2));
     const rest = target - this.viewStart;
     if (this.calm.matches || Math.abs(rest) < 0.02) {
@@ -229,8 +229,8 @@ export class Picture {
                height: number): void {
     if (strength < 0.02) return;
     context.fillStyle = color;
-    context.globalAlpha = 0.14 * strength;
-    for (const spread of [2, 4, 6.5, 9.5]) {
+    context.globalAlpha = 0.085 * strength;
+    for (const spread of [1.5, 3, 4.5, 6, 8, 10]) {
       context.beginPath();
       context.roundRect(x - spread, y - spread, width + 2 * spread, height + 2 * spread, 5 + spread);
       context.fill();
