@@ -33,7 +33,8 @@ void send_json(Responder& responder, const Json& value) { responder.send(200, "a
 // first, but their browsers add where it comes from.
 void check_content_type(const HttpRequest& request) {
   std::string_view type = request.header("content-type");
-  type = type.substr(0, std::min(type.find(';'), type.find_last_not_of(' ') + 1));
+  type = type.substr(0, type.find(';'));
+  type = type.substr(0, type.find_last_not_of(' ') + 1);
   if (boost::algorithm::iequals(type, "application/json")) return;
   const bool from_curl = type.empty() || boost::algorithm::iequals(type, "application/x-www-form-urlencoded");
   if (!from_curl || !request.header("origin").empty())

@@ -31,7 +31,7 @@ void read_seed(Fields& fields, CompletionRequest& request) {
   request.seed_given = seed != nullptr;
   if (seed == nullptr) {
     request.sampler.seed = random_seed();
-  } else if (!seed->is_number_integer() || *seed < 0) {
+  } else if (!seed->is_number_unsigned() && !(seed->is_number_integer() && seed->get<std::int64_t>() >= 0)) {
     fields.refuse("seed", *seed, "an integer from 0 to 2^64 - 1; without it the seed is random");
   } else {
     request.sampler.seed = seed->get<std::uint64_t>();
