@@ -83,7 +83,8 @@ void Connection::read() {
   const HttpLimits& limits = pool_->limits;
   // While an answer is on its way, what comes is the next request, or the news that the client has gone.
   if (in_.size() > limits.header_bytes) return;
-  received_.resize(state_ == State::body ? limits.progress_bytes : small_read);
+  const std::size_t size = state_ == State::body ? limits.progress_bytes : small_read;
+  if (received_.size() != size) received_ = std::vector<char>(size);  // a thousand idle connections keep little
   reading_ = true;
   socket_.async_read_some(asio::buffer(received_),
                           [self = shared_from_this()](error_code error, std::size_t n) { self->on_read(error, n); });

@@ -8,6 +8,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -54,18 +55,21 @@ struct HttpServer::Impl {
 
   void accept() {
     acceptor.async_accept(asio::any_io_executor(asio::make_strand(pool->io)),
-                          [this](error_code error, tcp::socket socket) {
-                            if (error == asio::error::operation_aborted || !acceptor.is_open()) return;
-                            if (!error) {
-                              admit(std::move(socket));
-                              return accept();
-                            }
-                            spdlog::warn("no further connections for now: {}", error.message());
-                            pause.expires_after(accept_pause);
-                            pause.async_wait([this](error_code stopped) {
-                              if (!stopped && acceptor.is_open()) accept();
-                            });
-                          });
+                          [this](error_code error, tcp::socket socket) { on_accept(error, std::move(socket)); });
+  }
+
+  void on_accept(error_code error, tcp::socket socket) {
+    if (!acceptor.is_open()) return;
+    if (!error) {
+      failing = false;
+      admit(std::move(socket));
+      return accept();
+    }
+    if (!std::exchange(failing, true)) spdlog::warn("no further connections for now: {}", error.message());
+    pause.expires_after(accept_pause);
+    pause.async_wait([this](error_code stopped) {
+      if (!stopped && acceptor.is_open()) accept();
+    });
   }
 
   void admit(tcp::socket socket) {
@@ -126,7 +130,8 @@ struct HttpServer::Impl {
   tcp::acceptor acceptor;
   asio::steady_timer pause;
   tcp::endpoint address;
-  bool closed = false;  // under pool->mutex
+  bool failing = false;  // the last accept
+  bool closed = false;   // under pool->mutex
   std::vector<std::jthread> threads;
 };
 

@@ -20,8 +20,6 @@ Server::Server(const ServeOptions& options)
   });
 }
 
-Server::~Server() { http_.close(); }
-
 void Server::ready() { router_.set_phase(Phase::ready); }
 
 void Server::request_stop() {

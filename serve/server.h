@@ -17,7 +17,6 @@ class Server : private HttpApplication {
  public:
   /// Listens.  @throws InputError where it cannot.
   explicit Server(const ServeOptions& options);
-  ~Server() override;
 
   Router& router() { return router_; }  // to add routes to, before ready()
   Metrics& metrics() { return metrics_; }
