@@ -131,6 +131,7 @@ async function load(): Promise<void> {
   find("#key-form").hidden = true;
   describe(props);
   compare.disabled = false;
+  compare.parentElement!.hidden = props.protocols.length < 2;
   if (panes.length === 0) addPane(props.protocols[0]!);
   start.disabled = false;
   say("Ready.");

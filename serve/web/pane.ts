@@ -5,7 +5,7 @@ import { tokensPerUnit } from "./hierarchy.js";
 import { Meters } from "./meters.js";
 import { Pacer } from "./pacer.js";
 import { Picture } from "./picture.js";
-import { protocolNotes, type Props } from "./props.js";
+import { protocolNote, type Props } from "./props.js";
 import type { Tip } from "./tip.js";
 import { TokenStream, type Rest, type Token } from "./token_stream.js";
 import { TokenView } from "./token_view.js";
@@ -102,7 +102,7 @@ export class Pane {
   }
 
   private describe(): void {
-    this.root.querySelector(".protocol-note")!.textContent = protocolNotes[this.protocol.value] ?? "";
+    this.root.querySelector(".protocol-note")!.textContent = protocolNote(this.protocol.value, this.props);
     this.preview(this.prompt);  // the protocols' pictures differ
   }
 

@@ -32,7 +32,9 @@ export function kvBytes(cost: KvCost, tokens: number): number {
   return cost.bytes_constant + cost.bytes_per_token * tokens;
 }
 
-export const protocolNotes: Record<string, string> = {
-  hiergen: "exact: each finished chunk is encoded again, bottom-up",
-  recgen: "recursive: decoders unroll on their own output, only the top stream is kept",
-};
+/** What a protocol does, in a few words. */
+export function protocolNote(protocol: string, props: Props | null): string {
+  if (props?.levels.length === 0) return "a Transformer: every token stays in its cache";
+  if (protocol === "recgen") return "recursive: decoders unroll on their own output, only the top stream is kept";
+  return "exact: each finished chunk is encoded again, bottom-up";
+}

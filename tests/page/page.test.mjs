@@ -1,16 +1,25 @@
 // The page in a real browser: what a person does with it, by pointer, keyboard and phone.
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
 import puppeteer from "puppeteer-core";
 import { eventually, startServer } from "../common/photon_server.mjs";
 
 let server, browser;
 
+function chromium() {
+  try {
+    return process.env.CHROMIUM ?? execFileSync("sh", ["-c", "command -v chromium"], { encoding: "utf8" }).trim();
+  } catch {
+    throw new Error("chromium is missing: scripts/install-dependencies test installs it, or set CHROMIUM to a browser");
+  }
+}
+
 before(async () => {
   [server, browser] = await Promise.all([
     startServer(),
     puppeteer.launch({
-      executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+      executablePath: chromium(),
       // Root, as in containers, has no sandbox; the only page is our own.
       args: ["--disable-gpu", "--no-first-run", ...(process.getuid() === 0 ? ["--no-sandbox"] : [])],
     }),
