@@ -8,6 +8,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/error.hpp>
+#include <boost/beast/http/error.hpp>
 #include <boost/system/system_error.hpp>
 #include <chrono>
 #include <cmath>
@@ -31,6 +32,13 @@ constexpr std::chrono::milliseconds metrics_period{100};
 
 double seconds_between(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
+}
+
+std::string kind_of(const boost::system::error_code& error) {
+  namespace beast = boost::beast;
+  if (error == beast::error::timeout) return "timeout";
+  if (error == beast::http::error::partial_message || error == beast::http::error::end_of_stream) return "cut short";
+  return error.message();
 }
 
 // What the events of one answer say, and when.
@@ -158,7 +166,7 @@ class LoadRun {
     try {
       times.end(co_await client_.exchange(std::move(request), [&](std::string_view bytes) { times.hear(bytes); }));
     } catch (const boost::system::system_error& e) {
-      result.error = e.code() == boost::beast::error::timeout ? "timeout" : e.code().message();
+      result.error = kind_of(e.code());
     }
     result.ended_s = seconds_between(start_, Clock::now());
   }
