@@ -41,18 +41,18 @@ keep() {
   mv "$file.part" "$file"
 }
 
-measure() {  # NAME SIZE …
+measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
   local run=$runs/$2/$1-$4
-  [ -f "$run/model/config.json" ] || return 0
+  [ "$4" = 1 ] && [ -f "$run/model/config.json" ] || return 0
   keep "$run/info.json" "$PHOTON" info "$run/model" --context 2048 --json
-  keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 200 \
+  keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 100 \
     --file data/classics-valid-part.txt
-  keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 3 \
+  keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 2 \
     --file data/classics-valid-part.txt
   if [ "$3" != vanilla ]; then  # recgen needs levels
-    keep "$run/agree-classics.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --window 511 --limit 100 \
+    keep "$run/agree-classics.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --window 511 --limit 40 \
       --greedy 64 --file data/classics-valid-part.txt
-    keep "$run/agree-stories.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --limit 200 \
+    keep "$run/agree-stories.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --limit 80 \
       --greedy 64 --file data/stories-valid.txt
   fi
   echo "measured $2/$1-$4"
