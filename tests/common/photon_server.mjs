@@ -7,10 +7,10 @@ function needed(name) {
   return process.env[name];
 }
 
-/** @param args  further arguments of `photon serve` */
-export async function startServer(args = []) {
-  const model = `${needed("PHOTON_SOURCE")}/models/photon-stories`;
-  const child = spawn(needed("PHOTON"), ["serve", "-m", model, "--port", "0", ...args], {
+/** @param args  further arguments of `photon serve`;  @param model  one of the bundled ones */
+export async function startServer(args = [], model = "photon-stories") {
+  const folder = `${needed("PHOTON_SOURCE")}/models/${model}`;
+  const child = spawn(needed("PHOTON"), ["serve", "-m", folder, "--port", "0", ...args], {
     env: { ...process.env, OMP_WAIT_POLICY: "passive" },
   });
   let log = "";

@@ -345,3 +345,21 @@ test("asks for a key where the server wants one", async () => {
     await locked.stop();
   }
 });
+
+test("a vanilla model has no units, and nothing to compare", async () => {
+  const vanilla = await startServer([], "vanilla-stories");
+  try {
+    await withPage({ url: vanilla.url }, async (page) => {
+      await ready(page);
+      await set(page, { ...greedy, max_tokens: "8" });
+      await page.click("#start");
+      await done(page);
+      assert.equal(await tokensOf(page), 8);
+      assert.match(await page.$eval("canvas", (canvas) => canvas.dataset.units), /^\d+$/);
+      assert.match(await page.$eval(".protocol-note", (note) => note.textContent), /Transformer/);
+      assert.equal(await page.$eval("#compare", (box) => box.checkVisibility()), false);
+    });
+  } finally {
+    await vanilla.stop();
+  }
+});
