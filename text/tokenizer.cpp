@@ -48,6 +48,7 @@ struct Tokenizer::Impl {
   bool adds_space = false;                 // encode() puts a space before the text, decode() drops it again
   bool splits_at_newline = false;          // encode(a + "\nb") = encode(a) ++ encode("\nb") without its first tokens:
   std::vector<std::int32_t> dummy_prefix;  // these
+  bool splits_at_space = false;  // encode(a + " b") = encode(a) ++ encode("b"), with a space in front as it has to be
 
   std::vector<std::int32_t> encode(std::string_view text) const {
     std::vector<int> ids;
@@ -75,6 +76,20 @@ struct Tokenizer::Impl {
                         std::none_of(pieces.begin(), pieces.end(), [](const std::string& piece) {
                           return piece.size() > 1 && piece.find('\n') != std::string::npos;
                         });
+    splits_at_space = splits_at_newline;
+    for (int id = 0; id < model.GetPieceSize(); ++id) {
+      const std::string& piece = pieces[static_cast<std::size_t>(id)];
+      const bool space_inside = piece.find(' ', std::min(piece.find_first_not_of(' '), piece.size())) != piece.npos;
+      if (space_inside && !model.IsUnknown(id)) splits_at_space = false;  // no text is encoded as what unk is shown as
+    }
+  }
+
+  // Where a long text is cut: before a newline, or before a space between two words.
+  std::size_t cut(std::string_view text) const {
+    const auto in_word = [&](std::size_t i) { return text[i] != ' ' && text[i] != '\n'; };
+    for (std::size_t i = segment_bytes; splits_at_newline && i + 1 < text.size(); ++i)
+      if (text[i] == '\n' || (splits_at_space && text[i] == ' ' && in_word(i - 1) && in_word(i + 1))) return i;
+    return text.size();
   }
 };
 
@@ -117,14 +132,17 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
     text = repaired;
   }
   std::vector<std::int32_t> tokens;
-  bool first = true;
+  std::size_t n_added = 0;  // tokens that stand for no part of the text
   do {
-    const std::size_t end = impl_->splits_at_newline ? text.find('\n', segment_bytes) : std::string_view::npos;
+    const std::size_t end = impl_->cut(text);
     const auto ids = impl_->encode(text.substr(0, end));
-    const auto added = first ? 0 : static_cast<std::ptrdiff_t>(impl_->dummy_prefix.size());
-    tokens.insert(tokens.end(), ids.begin() + added, ids.end());
-    text.remove_prefix(std::min(end, text.size()));
-    first = false;
+    tokens.insert(tokens.end(), ids.begin() + static_cast<std::ptrdiff_t>(n_added), ids.end());
+    text.remove_prefix(end);
+    n_added = impl_->dummy_prefix.size();
+    if (impl_->adds_space && text.starts_with(' ')) {  // the one that encode() puts there is this one
+      text.remove_prefix(1);
+      n_added = 0;
+    }
   } while (!text.empty());
   return tokens;
 }

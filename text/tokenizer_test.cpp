@@ -119,6 +119,32 @@ TEST(Tokenizer, ALongTextIsEncodedAsInOnePieceAlthoughItIsCut) {
   EXPECT_EQ(tokenizer().decode(expected), text);
 }
 
+TEST(Tokenizer, ALongLineIsEncodedAsItsWords) {
+  std::string text = some_text(6, 5000);
+  std::ranges::replace(text, '\n', ' ');
+  text.pop_back();
+  ASSERT_GT(text.size(), 150'000u);
+  std::vector<std::int32_t> expected;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const auto end = std::min(text.find(' ', begin), text.size());
+    const auto word = tokenizer().encode(std::string_view(text).substr(begin, end - begin));
+    expected.insert(expected.end(), word.begin(), word.end());
+    begin = end + 1;
+  }
+  EXPECT_EQ(tokenizer().encode(text), expected);
+  EXPECT_EQ(tokenizer().decode(expected), text);
+}
+
+TEST(Tokenizer, DecodeReturnsLongTextsWithAnySpaces) {
+  Random random(7);
+  for (int i = 0; i < 3; ++i) {
+    std::string text;
+    while (text.size() < 140'000)
+      text += std::vector{"a", " ", "  ", "\n", "é", "the"}[static_cast<std::size_t>(random.below(6))];
+    EXPECT_EQ(tokenizer().decode(tokenizer().encode(text)), text);
+  }
+}
+
 TEST(Tokenizer, DamagedModelFilesAreRefusedByName) {
   const TemporaryFolder folder;
   const std::string good = read_text(tokenizer_path());
