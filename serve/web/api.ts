@@ -85,7 +85,8 @@ export class Api {
     const quote = (text: string) => `'${text.replace(/'/g, "'\\''")}'`;
     const key = this.key ? ` -H "Authorization: Bearer $PHOTON_API_KEY"` : "";
     const body = JSON.stringify({ ...request, stream: true });
-    return `curl -N ${new URL("v1/completions", document.baseURI)}${key} -H 'Content-Type: application/json' -d ${quote(body)}`;
+    const url = new URL("v1/completions", document.baseURI);
+    return `curl -N ${url}${key} -H 'Content-Type: application/json' -d ${quote(body)}`;
   }
 
   private get(path: string): Promise<Response> {

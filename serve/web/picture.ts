@@ -214,7 +214,8 @@ export class Picture {
     const held = level ? firstTokenHeld(this.births.length, level) : 0;
     for (let token = first; token < last; ++token) {
       const prompt = token < this.nPrompt;
-      this.glow(context, this.color("--photon"), this.pulse(this.births[token]!, now), token * cell + 2, y, tokenSize, tokenSize);
+      const pulse = this.pulse(this.births[token]!, now);
+      this.glow(context, this.color("--photon"), pulse, token * cell + 2, y, tokenSize, tokenSize);
       context.globalAlpha = token === this.pointed ? 1 : token < held ? 0.35 : prompt ? 0.7 : 1;
       context.fillStyle = this.color(token === this.pointed ? "--photon" : prompt ? "--muted" : "--token");
       context.beginPath();

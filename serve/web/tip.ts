@@ -30,7 +30,8 @@ export class Tip {
     line(head, "tip-piece", visible(token.name));
     line(head, "tip-id", `token ${token.position}, id ${token.id}`);
     if (token.logprob !== null) {
-      line(this.root, "tip-probability", `${percent(Math.exp(token.logprob))} · log-probability ${token.logprob.toFixed(3)}`);
+      const share = percent(Math.exp(token.logprob));
+      line(this.root, "tip-probability", `${share} · log-probability ${token.logprob.toFixed(3)}`);
     } else {
       line(this.root, "tip-probability", "from the prompt");
     }

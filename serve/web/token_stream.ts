@@ -32,7 +32,9 @@ export class TokenStream {
     this.characters += text.length;
     const tokens: (Token | Rest)[] = [];
     const first = at[0] ?? text.length;
-    if (first > 0 && this.position > 0) tokens.push({ rest: text.slice(0, first).join(""), position: this.position - 1 });
+    if (first > 0 && this.position > 0) {
+      tokens.push({ rest: text.slice(0, first).join(""), position: this.position - 1 });
+    }
     ids.forEach((id, i) => {
       tokens.push({
         id,

@@ -8,7 +8,10 @@ export class TokenView {
   private sizes: number[] = [1];
 
   /** @param pointed  hears which token is pointed at or focused; null: none any more */
-  constructor(private readonly root: HTMLElement, private readonly pointed: (token: Token | null, at?: HTMLElement) => void) {
+  constructor(
+    private readonly root: HTMLElement,
+    private readonly pointed: (token: Token | null, at?: HTMLElement) => void,
+  ) {
     root.addEventListener("pointerover", (event) => this.point(event.target));
     root.addEventListener("pointerleave", () => this.point(document.activeElement));
     root.addEventListener("focusin", (event) => this.point(event.target));
@@ -53,9 +56,10 @@ export class TokenView {
       span.classList.toggle("ends-chunk", boundaryLevel(token.position + 1, this.sizes) > 0);
     }
     // A probability of 1/e is a surprise of 1 nat; 6 nats are as dark as it gets.
-    if (token.logprob !== null) span.style.setProperty("--surprise", String(Math.min(1, -token.logprob / 6).toFixed(3)));
+    if (token.logprob !== null) span.style.setProperty("--surprise", Math.min(1, -token.logprob / 6).toFixed(3));
     span.textContent = token.text;
-    if (token.text === "" && !token.name.startsWith("<0x")) span.dataset.mark = token.name;  // "<s>": shown, but no text
+    // "<s>" is shown, but no text.
+    if (token.text === "" && !token.name.startsWith("<0x")) span.dataset.mark = token.name;
     if (token.text.trim() === "") span.setAttribute("aria-label", visible(token.text || token.name));
     return span;
   }
@@ -73,7 +77,8 @@ export class TokenView {
     if (now < 0) return;
     const chunk = this.sizes[1] ?? 1;
     const steps: Record<string, number> = {
-      ArrowRight: now + 1, ArrowLeft: now - 1, ArrowDown: now + chunk, ArrowUp: now - chunk, Home: 0, End: spans.length - 1,
+      ArrowRight: now + 1, ArrowLeft: now - 1, ArrowDown: now + chunk, ArrowUp: now - chunk,
+      Home: 0, End: spans.length - 1,
     };
     const to = steps[event.key];
     if (to === undefined) return;

@@ -27,7 +27,8 @@ function normalise(text) {
 for (const script of readdirSync("curl").filter((name) => name.endsWith(".sh")).sort()) {
   const golden = script.replace(".sh", ".golden");
   test(script, () => {
-    const said = normalise(execFileSync("bash", [`curl/${script}`], { env: { ...process.env, URL: server.url }, encoding: "utf8" }));
+    const env = { ...process.env, URL: server.url };
+    const said = normalise(execFileSync("bash", [`curl/${script}`], { env, encoding: "utf8" }));
     if (process.env.GOLDEN === "write") writeFileSync(`${process.env.GOLDEN_SOURCE}/curl/${golden}`, said);
     assert.ok(process.env.GOLDEN === "write" || existsSync(`curl/${golden}`), `${golden} is missing`);
     if (process.env.GOLDEN !== "write") assert.equal(said, readFileSync(`curl/${golden}`, "utf8"));

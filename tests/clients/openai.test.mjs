@@ -37,7 +37,7 @@ async function collect(stream) {
 }
 
 const textOf = (chunks, index = 0) =>
-  chunks.flatMap((chunk) => chunk.choices).filter((choice) => choice.index === index).map((choice) => choice.text).join("");
+  chunks.flatMap((chunk) => chunk.choices.filter((choice) => choice.index === index).map(({ text }) => text)).join("");
 
 /** Exactly one request, however many times the SDK would like to try again. */
 async function refused(request, type, check) {

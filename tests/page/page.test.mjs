@@ -217,7 +217,9 @@ test("everything can be done by keyboard", async () => {
       order.push(await page.evaluate(() => document.activeElement.id || document.activeElement.className ||
         document.activeElement.tagName));
     }
-    for (const id of ["theme", "prompt", "start", "compare", "pace", "colors"]) assert.ok(order.includes(id), `${id} in ${order}`);
+    for (const id of ["theme", "prompt", "start", "compare", "pace", "colors"]) {
+      assert.ok(order.includes(id), `${id} in ${order}`);
+    }
     await set(page, { max_tokens: "2000", ignore_eos: true });  // so that only Escape ends it
     await page.focus("#prompt");
     await page.keyboard.down("Control");
@@ -332,7 +334,8 @@ test("asks for a key where the server wants one", async () => {
         await page.$eval("#key", (field) => { field.value = ""; });
         await page.keyboard.type(key);
         await page.keyboard.press("Enter");
-        if (key === "wrong") await page.waitForFunction(() => /does not know/.test(document.querySelector("#status").textContent));
+        if (key === "sesame") continue;
+        await page.waitForFunction(() => /does not know/.test(document.querySelector("#status").textContent));
       }
       await ready(page);
       assert.equal(await page.$eval("#key-form", (form) => form.hidden), true);
