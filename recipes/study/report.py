@@ -25,7 +25,7 @@ class Run:
         if os.path.exists(path):
             with open(path) as f:
                 self.log = [json.loads(line) for line in f]
-        self.finished = bool(self.log) and os.path.exists(f"{self.folder}/model/config.json")
+        self.finished = bool(self.log) and any(t == self.tokens() for t, _ in self.valid())
 
     def json(self, name):
         path = f"{self.folder}/{name}.json"
@@ -37,6 +37,11 @@ class Run:
     @property
     def header(self):
         return self.log[0]
+
+    def tokens(self):
+        """That the whole run consumes."""
+        batch = self.header["recipe"]["batch"]
+        return self.header["recipe"]["run"]["steps"] * batch["sequences"] * batch["tokens"] * batch["accumulate"]
 
     def valid(self):
         """[(tokens, {text: {nats, bits_per_byte}})], of the whole run."""

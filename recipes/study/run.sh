@@ -65,16 +65,16 @@ speed() {
   for size in $(arms | awk '{print $2}' | sort -u); do
     while read -r name _ config seed _; do
       local run=$runs/$size/$name-$seed
-      [ "$seed" = 1 ] && [ -f "$run/model/config.json" ] || continue
+      [ "$seed" = 1 ] && [ "$name" = "$config" ] && [ -f "$run/model/config.json" ] || continue
       keep "$run/training.txt" "$PHOTON_TRAIN" "recipes/study/$size.toml" \
         --set "model.config=configs/study/$size/$config.json" --set "run.out=$run/training" \
         --set compute.threads=0 --set run.steps=12 --set schedule.warmup_steps=2 --set run.eval_every=0 \
         --set run.eval_tokens=2048 --set run.checkpoint_every=0
-      keep "$run/prefill.json" "$PHOTON" bench prefill -m "$run/model" --json --tokens 2048
+      keep "$run/prefill.json" "$PHOTON" bench prefill -m "$run/model" --json --tokens 2048 --repeat 3
       local protocols=hiergen
       [ "$config" = vanilla ] || protocols=hiergen,recgen
       keep "$run/decode.json" "$PHOTON" bench decode -m "$run/model" --json --protocol "$protocols" --streams 1,64 \
-        --context 2048 --tokens 32
+        --context 2048 --tokens 32 --repeat 3
     done < <(arms | awk -v size="$size" '$2 == size')
   done
 }
