@@ -26,7 +26,7 @@ export async function startServer(args = [], model = "photon-stories") {
     child.on("error", reject);
     child.on("exit", (code) => reject(new Error(`photon serve ended with code ${code}:\n${log}`)));
   });
-  for (const deadline = Date.now() + 20_000; ; ) {
+  for (const deadline = Date.now() + 120_000; ; ) {
     const health = await fetch(`${url}/health`);
     if (health.status === 200) break;
     if (Date.now() > deadline) throw new Error(`photon serve does not get ready:\n${log}`);
@@ -51,7 +51,7 @@ export async function startServer(args = [], model = "photon-stories") {
 }
 
 /** Waits until `condition` holds. */
-export async function eventually(condition, what, withinMs = 5000) {
+export async function eventually(condition, what, withinMs = 20_000) {
   for (const deadline = Date.now() + withinMs; !(await condition()); ) {
     if (Date.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
