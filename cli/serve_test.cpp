@@ -64,13 +64,10 @@ class Process {
     text << std::ifstream(folder_ / "log").rdbuf();
     return text.str();
   }
-  /// Waits for the model.  What /health says before and after it.
-  bool ready() {
-    for (;;) {
-      const HttpAnswer answer = Client(port_).ask(get("/health"));
-      if (answer.status != 503) return answer.status == 200;
-    }
+  bool health(int status) {
+    return eventually([&] { return Client(port_).ask(get("/health")).status == status; });
   }
+  bool ready() { return health(200); }
   Client streaming(int n_tokens) {
     Client client(port_);
     client.send(post("/v1/completions", fmt::format(R"({{"prompt": [1, 2, 3], "stream": true, "ignore_eos": true,)"
@@ -123,7 +120,7 @@ TEST(Serve, ASecondSignalWaitsForNobody) {
   Client client = process.streaming(300'000);
   ASSERT_TRUE(client.sees("data: "));
   process.signal(SIGTERM);
-  while (Client(process.port()).ask(get("/health")).status == 200) continue;  // it drains
+  ASSERT_TRUE(process.health(503));  // it drains
   process.signal(SIGTERM);
   EXPECT_EQ(process.exit_code(), 0);
   EXPECT_FALSE(client.read_answer().whole);

@@ -423,7 +423,7 @@ TEST(HttpServer, AClientThatGoesAfterItsAnswerDisturbsNobody) {
     responder->send(200, "text/plain", "x");
     EXPECT_EQ(client.read_answer().status, 200);
   }
-  while (server.http.n_connections() > 0) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return server.http.n_connections() <= 0; }));
   Signal late;
   responder->on_disconnect([&] { late.set(); });
   responder.reset();
@@ -437,7 +437,7 @@ TEST(HttpServer, HalfARequestThatNeverEndsLeavesNothing) {
     client.send(part);
     client.close();
   }
-  while (server.http.n_connections() > 0) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return server.http.n_connections() <= 0; }));
   EXPECT_TRUE(server.application.records().empty());
 }
 
@@ -500,7 +500,7 @@ TEST(HttpServer, IdleAndSlowClientsDoNotHoldUpAGoodOne) {
   for (int i = 0; i < 20; ++i) EXPECT_EQ(good.ask(get("/")).status, 200);
   EXPECT_EQ(server.http.n_connections(), 401);
   others.clear();
-  while (server.http.n_connections() > 1) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return server.http.n_connections() <= 1; }));
 }
 
 TEST(HttpServer, TooManyConnectionsAreToldSo) {
@@ -517,7 +517,7 @@ TEST(HttpServer, TooManyConnectionsAreToldSo) {
   EXPECT_TRUE(refused.ends());
   EXPECT_EQ(held.gone.count(), 0);
   clients.pop_back();
-  while (server.http.n_connections() > 2) std::this_thread::yield();
+  ASSERT_TRUE(eventually([&] { return server.http.n_connections() <= 2; }));
   Client taken = server.client();
   taken.send(get("/"));
   EXPECT_TRUE(held.arrived.wait(4));
@@ -528,7 +528,7 @@ TEST(HttpServer, WhoIsIdleLongestMakesRoom) {
   std::vector<Client> clients;
   for (int i = 1; i <= 3; ++i) {
     clients.push_back(server.client());
-    while (server.http.n_connections() < i) std::this_thread::yield();  // they are accepted in order
+    ASSERT_TRUE(eventually([&] { return server.http.n_connections() >= i; }));  // they are accepted in order
   }
   EXPECT_EQ(clients[0].ask(get("/")).status, 200);
   EXPECT_EQ(server.client().ask(get("/")).status, 200);

@@ -78,10 +78,8 @@ TEST(Server, DrainsBeforeItEnds) {
   ASSERT_TRUE(running.arrived.wait());
   running.server.request_stop();
   EXPECT_TRUE(other.ends());
-  HttpAnswer refused;
-  do refused = running.client().ask(get("/health"));
-  while (refused.status == 200);  // the stop is on its way to the thread that waits
-  EXPECT_EQ(refused.status, 503);
+  HttpAnswer refused;  // once the thread that waits has heard of the stop
+  ASSERT_TRUE(eventually([&] { return (refused = running.client().ask(get("/health"))).status == 503; }));
   EXPECT_EQ(refused.headers.at("connection"), "close");
   EXPECT_EQ(running.ended.count(), 0);
   running.held->send(200, "text/plain", "done");

@@ -20,6 +20,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -54,6 +55,17 @@ class Signal {
   std::condition_variable changed_;
   int n_ = 0;
 };
+
+/// Whether something comes true while there is patience.
+template <class Condition>
+bool eventually(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
 
 struct HttpAnswer {
   int status = 0;  // 0: the connection ended instead
