@@ -97,6 +97,10 @@ def number(x, digits=0):
     return "–" if x is None else f"{x:,.{digits}f}"
 
 
+def spread(case):
+    return f"{case['tokens_per_s']:,.0f} ({case['tokens_per_s_min']:,.0f}–{case['tokens_per_s_max']:,.0f})"
+
+
 class Size:
     """All finished runs of one size, by arm."""
 
@@ -160,8 +164,7 @@ def speeds(size):
             kv = info["protocols"][protocol]
             first = protocol == "hiergen"
             rows.append([
-                f"`{arm}`" if first else "", protocol, number(run.loss(), 3) if first else "", number(one["tokens_per_s"]),
-                number(many["tokens_per_s"]), number(prefill[0]["tokens_per_s"]) if first else "",
+                f"`{arm}`" if first else "", protocol, number(run.loss(), 3) if first else "", spread(one), spread(many), number(prefill[0]["tokens_per_s"]) if first else "",
                 number(run.training_speed()) if first else "",
                 number(kv["kv_bytes_per_token"]), number(kv["kv_bytes_constant"] / 1e3, 1), number(many["tpm"]),
                 number(many["tpm"] / size.arms["vanilla"][0].speed("hiergen", 64)["tpm"], 1) + "×",
@@ -221,8 +224,10 @@ def pareto(size):
                 continue
             loss = size.loss(arm)
             if protocol == "recgen":  # what recgen itself assigns to the held-out texts
-                differences = [run.json(f"agree-{t}")["protocols"]["recgen"]["nats_per_token_difference"] for t in ("classics", "stories")]
-                loss += mean(differences)
+                agreements = [run.json(f"agree-{text}") for text in ("classics", "stories")]
+                if None in agreements:
+                    continue
+                loss += mean(a["protocols"]["recgen"]["nats_per_token_difference"] for a in agreements)
             points.append((case["tpm"], loss, arm, protocol))
     if not points:
         return ""
@@ -289,7 +294,7 @@ def main():
         text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} arms were trained twice): smaller "
                  "differences are unresolved.\n" if size.spread is not None else
                  "\nOne seed only: no difference at this size is resolved.\n")
-        text += "\n### Speed and memory\n\nTokens per second.\n\n" + speeds(size)
+        text += "\n### Speed and memory\n\nTokens per second; decoding at a context of 2,048, medians (least to most).\n\n" + speeds(size)
         text += "\n### recgen\n\n" + recgen(size)
         text += "\n### Figures\n\n" + figures(size)
     missing = [r for r in runs if not r.finished]

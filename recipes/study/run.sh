@@ -74,7 +74,7 @@ speed() {
       local protocols=hiergen
       [ "$config" = vanilla ] || protocols=hiergen,recgen
       keep "$run/decode.json" "$PHOTON" bench decode -m "$run/model" --json --protocol "$protocols" --streams 1,64 \
-        --context 2048 --tokens 32 --repeat 3
+        --context 2048 --tokens 64 --repeat 3
     done < <(arms | awk -v size="$size" '$2 == size')
   done
 }
