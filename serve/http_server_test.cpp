@@ -363,7 +363,7 @@ TEST(HttpServer, AStreamWhoseReaderFallsBehindIsDropped) {
     responder->write(event);
     if (sent % 1'000'000 == 0) std::this_thread::sleep_for(1ms);  // the posts are carried out
   }
-  EXPECT_TRUE(held.gone.wait());
+  ASSERT_TRUE(held.gone.wait());
   EXPECT_FALSE(server.application.records()[0].complete);
 }
 
