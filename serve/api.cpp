@@ -103,11 +103,13 @@ Api::Api(const Model& model, std::optional<Tokenizer> tokenizer, const ServeOpti
   if (options.n_ctx > 0) n_ctx_ = options.n_ctx;
 }
 
-Api::~Api() = default;
+Api::~Api() {
+  background_.stop();
+  background_.join();
+}
 
-void Api::run(const std::shared_ptr<Responder>& responder, std::size_t body_bytes, std::function<void()> work) {
-  if (body_bytes <= small_body_bytes) return work();
-  boost::asio::post(background_, [responder, work = std::move(work)] {
+void Api::in_background(std::shared_ptr<Responder> responder, std::function<void()> work) {
+  boost::asio::post(background_, [responder = std::move(responder), work = std::move(work)] {
     try {
       work();
     } catch (const ApiError& error) {
@@ -126,9 +128,10 @@ void Api::add_routes(Router& router) {
     router.add("POST", path, keyed, [this, answer](HttpRequest request, Respond responder) {
       check_content_type(request);
       const auto shared = std::make_shared<HttpRequest>(std::move(request));
-      run(responder, shared->body.size(), [this, answer, shared, responder] {
+      const auto work = [this, answer, shared, responder] {
         answer(*shared, parse_json(shared->body, rules_.limits.json_depth), responder);
-      });
+      };
+      shared->body.size() <= small_body_bytes ? work() : in_background(responder, work);
     });
   };
   const auto post_json = [&](const char* path, Json (Api::*answer)(const json&) const) {
@@ -186,8 +189,8 @@ void Api::start(CompletionRequest request, Answer::Endpoint endpoint, const Http
   const std::string name = request.model.empty() ? names_.front() : request.model;
   const auto completion =
       std::make_shared<Completion>(std::move(request), std::move(prompts), Answer(endpoint, http.id, name, tokenizer),
-                                   tokenizer, metrics_, std::move(responder));
-  completion->start(engine_);
+                                   tokenizer, metrics_, responder);
+  completion->start(engine_, [this, responder](auto work) { in_background(responder, std::move(work)); });
 }
 
 void Api::check_model_name(const std::string& name) const {

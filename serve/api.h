@@ -40,8 +40,8 @@ class Api {
  private:
   using Json = nlohmann::ordered_json;
 
-  /// Long texts take seconds to tokenize: their requests wait for each other, and nobody else for them.
-  void run(const std::shared_ptr<Responder>& responder, std::size_t body_bytes, std::function<void()> work);
+  /// Long texts take seconds to tokenize, and long answers to write: they wait for each other, and nobody for them.
+  void in_background(std::shared_ptr<Responder> responder, std::function<void()> work);
   void complete(Answer::Endpoint endpoint, const HttpRequest& http, const nlohmann::json& body,
                 std::shared_ptr<Responder> responder);
   CompletionRequest parse(Answer::Endpoint endpoint, const nlohmann::json& body) const;
@@ -69,8 +69,8 @@ class Api {
   std::int64_t n_ctx_ = 0;  // tokens of prompt and answer
   Metrics& metrics_;
   std::int64_t created_;  // seconds since 1970
+  boost::asio::thread_pool background_{1};  // both use each other until the destructor ends this one
   EngineThread engine_;
-  boost::asio::thread_pool background_{1};  // last: it uses the others
 };
 
 }  // namespace photon

@@ -194,6 +194,16 @@ TEST(Api, EchoWithLogprobsIsTheForwardPass) {
   }
 }
 
+TEST(Api, LongAnswersAreToldLikeShortOnes) {  // they are written elsewhere
+  const auto text = random_tokens(590, 400, 7);
+  json body{{"prompt", text}, {"max_tokens", 5}, {"echo", true}, {"logprobs", 1}, {"seed", 1}, {"ignore_eos", true}};
+  const json alone = answer(body)["choices"][0];
+  body["n"] = 8;
+  const json choices = answer(body)["choices"];
+  ASSERT_EQ(choices.size(), 8u);
+  EXPECT_EQ(choices[0], alone);
+}
+
 TEST(Api, TheChosenTokenIsAmongTheAlternativesWithTheSameNumber) {
   const json logprobs =
       answer({{"prompt", "ka lo"}, {"max_tokens", 30}, {"seed", 4}, {"echo", true}, {"logprobs", 4}})["choices"][0]

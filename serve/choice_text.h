@@ -7,6 +7,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/scheduler.h"
@@ -39,6 +41,8 @@ class ChoiceText {
   void echo(std::int32_t token, std::optional<TokenLogprob> logprob);
   /// The next token; false: the text ended with a stop string, which is no part of it.
   bool add(std::int32_t token, std::optional<TokenLogprob> logprob);
+  /// The eos that ends the text: an entry without text.
+  void add_eos(std::int32_t token, std::optional<TokenLogprob> logprob) { enter(token, std::move(logprob)); }
   /// No more tokens.
   void finish();
   bool stopped() const { return stopped_; }

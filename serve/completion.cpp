@@ -13,6 +13,8 @@
 namespace photon {
 namespace {
 
+constexpr std::size_t large_answer = 4096;  // tokens with log-probabilities: from here on telling them takes a while
+
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
@@ -84,7 +86,7 @@ class Completion::Prompt : public RequestListener {
   }
   void on_eos(std::size_t i, std::int32_t token, const TokenLogprob* logprob) override {
     add_logprob(i, logprob);
-    if (owner_.request_.logprobs) continuations[i].text.add(token, shown_logprob(logprob));
+    if (owner_.request_.logprobs) continuations[i].text.add_eos(token, shown_logprob(logprob));
   }
   void on_finish(std::size_t i, FinishReason reason) override {
     continuations[i].reason = reason;
@@ -93,6 +95,7 @@ class Completion::Prompt : public RequestListener {
     owner_.show(*this, i);
   }
   void on_done(const RequestStats& request_stats, const std::string* error) override {
+    if (!owner_.accepted_) return;  // taken back, since another prompt was refused
     stats = request_stats;
     const bool cancelled = std::ranges::any_of(
         continuations, [](const Continuation& c) { return !c.reason || *c.reason == FinishReason::cancelled; });
@@ -160,7 +163,8 @@ Completion::Completion(CompletionRequest request, std::vector<std::vector<std::i
 
 Completion::~Completion() = default;
 
-void Completion::start(EngineThread& engine) {
+void Completion::start(EngineThread& engine, Background background) {
+  background_ = std::move(background);
   std::vector<EngineThread::Job> jobs;
   const auto self = shared_from_this();
   for (Prompt& prompt : prompts_)
@@ -190,6 +194,7 @@ void Completion::submitted(std::exception_ptr refusal) {
     metrics_.request_refused(request_.protocol);
     return fail(error_of(refusal));
   }
+  accepted_ = true;
   if (!request_.stream) return;
   started_ = true;
   responder_->start_events();
@@ -219,7 +224,13 @@ void Completion::fail(const ApiError& error) {
 
 void Completion::prompt_done() {
   if (++n_done_ < prompts_.size() || std::exchange(ended_, true)) return;
-  if (!request_.stream) return send_whole();
+  if (!request_.stream) {
+    std::size_t n_entries = 0;
+    for (const Prompt& prompt : prompts_)
+      for (const auto& continuation : prompt.continuations) n_entries += continuation.whole.tokens.size();
+    if (!answer_.logprobs || n_entries < large_answer) return send_whole();
+    return background_([self = shared_from_this()] { self->send_whole(); });
+  }
   if (request_.include_usage) responder_->write(answer_.usage_event(usage()));
   responder_->write(std::string(end_of_events));
   responder_->finish();

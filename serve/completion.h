@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,7 +20,8 @@
 
 namespace photon {
 
-/// Lives until its last prompt is done.  After start() only the engine's thread touches it.
+/// Lives until its last prompt is done.  After start() only the engine's thread touches it, until all prompts are
+/// done.
 class Completion : public std::enable_shared_from_this<Completion> {
  public:
   /// @param request    max_tokens is said
@@ -29,8 +31,10 @@ class Completion : public std::enable_shared_from_this<Completion> {
              const Tokenizer* tokenizer, Metrics& metrics, std::shared_ptr<Responder> responder);
   ~Completion();
 
+  /// Runs what takes long for the engine's thread.
+  using Background = std::function<void(std::function<void()> work)>;
   /// Hands the prompts to the engine, and takes them back if the client goes.
-  void start(EngineThread& engine);
+  void start(EngineThread& engine, Background background);
 
  private:
   class Prompt;  // one of them and its continuations
@@ -49,11 +53,13 @@ class Completion : public std::enable_shared_from_this<Completion> {
   const Tokenizer* tokenizer_;
   Metrics& metrics_;
   std::shared_ptr<Responder> responder_;
+  Background background_;
   const std::chrono::steady_clock::time_point arrival_ = std::chrono::steady_clock::now();
   std::deque<Prompt> prompts_;
   std::size_t n_done_ = 0;
-  bool started_ = false;  // the answer's first byte is on its way
-  bool ended_ = false;    // answered, or refused
+  bool accepted_ = false;  // all prompts were queued
+  bool started_ = false;   // the answer's first byte is on its way
+  bool ended_ = false;     // answered, or refused
 };
 
 }  // namespace photon
