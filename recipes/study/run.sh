@@ -5,7 +5,7 @@
 #
 #   train     one thread a training, as many at once as there are CPUs; JOBS=n says otherwise
 #   measure   what the held-out texts say: agreement of recgen, loss by position and by context
-#   speed     of decoding, prefill and training: one after another, on a machine that should do nothing else
+#   speed     of decoding and prefill: one after another, on a machine that should do nothing else
 #   report    docs/study.md and docs/study/*.svg
 #
 # Needs a built photon and photon-train, the data of recipes/prepare_data.sh, python3 and gnuplot.  Run it again after
@@ -66,10 +66,6 @@ speed() {
     while read -r name _ config seed _; do
       local run=$runs/$size/$name-$seed
       [ "$seed" = 1 ] && [ "$name" = "$config" ] && [ -f "$run/model/config.json" ] || continue
-      keep "$run/training.txt" "$PHOTON_TRAIN" "recipes/study/$size.toml" \
-        --set "model.config=configs/study/$size/$config.json" --set "run.out=$run/training" \
-        --set compute.threads=0 --set run.steps=12 --set schedule.warmup_steps=2 --set run.eval_every=0 \
-        --set run.eval_tokens=2048 --set run.checkpoint_every=0
       keep "$run/prefill.json" "$PHOTON" bench prefill -m "$run/model" --json --tokens 2048 --repeat 3
       local protocols=hiergen
       [ "$config" = vanilla ] || protocols=hiergen,recgen
