@@ -82,7 +82,7 @@ void Connection::read() {
   if (reading_ || state_ == State::closed) return;
   const HttpLimits& limits = pool_->limits;
   // While an answer is on its way, what comes is the next request, or the news that the client has gone.
-  if (in_.size() > limits.header_bytes) return;
+  if (in_.size() > limits.header_bytes) return watch();
   const std::size_t size = state_ == State::body ? limits.progress_bytes : small_read;
   if (received_.size() != size) received_ = std::vector<char>(size);  // a thousand idle connections keep little
   reading_ = true;
@@ -101,6 +101,15 @@ void Connection::on_read(error_code error, std::size_t n) {
   if (state_ == State::lingering) return read();
   in_.append(received_.data(), n);
   process();
+}
+
+// Enough is read ahead: hears of a client that resets the connection, though not of one that just closes it.
+void Connection::watch() {
+  if (std::exchange(watching_, true)) return;
+  socket_.async_wait(asio::socket_base::wait_error, [self = shared_from_this()](error_code) {
+    self->watching_ = false;
+    if (self->state_ != State::closed) self->drop();
+  });
 }
 
 void Connection::process() {

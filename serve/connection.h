@@ -78,6 +78,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   void read();
   void on_read(boost::system::error_code error, std::size_t n);
+  void watch();
   void process();
   bool parse();
   void on_head();
@@ -109,7 +110,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   std::vector<char> received_;  // where a read puts what it gets
   std::string in_;              // what has not been parsed
-  bool reading_ = false;
+  bool reading_ = false, watching_ = false;
   std::optional<RequestParser> parser_;
   std::size_t body_counted_ = 0, progress_mark_ = 0;  // bytes of the body: in the pool's count; when the timer began
 

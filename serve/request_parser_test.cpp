@@ -88,6 +88,15 @@ TEST(RequestParser, HowTheBytesAreCutDoesNotMatter) {
   }
 }
 
+TEST(RequestParser, HeadersInManyPiecesAreCountedTogether) {
+  std::string request = "GET / HTTP/1.1\r\nhost: abcdefg\r\n";
+  const std::size_t line = std::string("host: abcdefg\r\n").size();
+  for (int i = 0; i < 100; ++i) request += "name: abcdefg\r\n";
+  std::size_t n_pieces = 0;  // the request line, then a header at a time
+  const auto next = [&] { return n_pieces++ == 0 ? std::string("GET / HTTP/1.1\r\n").size() : line; };
+  EXPECT_EQ(parse(request, next, {.header_bytes = 1000, .n_headers = 1000}).error, 431);
+}
+
 TEST(RequestParser, TrailersAreNoHeaders) {
   const Parsed parsed = parse_whole(
       "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\nauthorization: Bearer stolen\r\n\r\n");
