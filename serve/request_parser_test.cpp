@@ -92,8 +92,8 @@ TEST(RequestParser, HeadersInManyPiecesAreCountedTogether) {
   std::string request = "GET / HTTP/1.1\r\nhost: abcdefg\r\n";
   const std::size_t line = std::string("host: abcdefg\r\n").size();
   for (int i = 0; i < 100; ++i) request += "name: abcdefg\r\n";
-  std::size_t n_pieces = 0;  // the request line, then a header at a time
-  const auto next = [&] { return n_pieces++ == 0 ? std::string("GET / HTTP/1.1\r\n").size() : line; };
+  std::size_t n_pieces = 0;  // each shows one byte of the next header: this one is complete, and taken
+  const auto next = [&] { return n_pieces++ == 0 ? std::string("GET / HTTP/1.1\r\nh").size() : line; };
   EXPECT_EQ(parse(request, next, {.header_bytes = 1000, .n_headers = 1000}).error, 431);
 }
 
