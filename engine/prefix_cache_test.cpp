@@ -161,7 +161,7 @@ TEST_F(Cache, AForkOfAKeptPromptPredictsWhatThePromptDoes) {
     const auto prompt = random_tokens(3 * group, any.spec.vocab_size, 2);
     Sequence sequence(any, pool);
     h.prefill(sequence, prompt);
-    const Sequence kept = sequence.fork_prompt();
+    const Sequence kept = sequence.fork_to_keep();
     EXPECT_LE(kept.kv_bytes_constant(), sequence.kv_bytes_constant());
     Sequence fork = kept.fork();
     EXPECT_EQ(fork.kv_bytes_constant(), sequence.kv_bytes_constant());

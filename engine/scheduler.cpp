@@ -157,7 +157,7 @@ struct Scheduler::Impl {
     while (pool.bytes_in_use() + to_come() + cost > budget)
       if (!cache.drop_oldest()) return;
     if (job.kept_text == nullptr) job.kept_text = std::make_shared<const std::vector<std::int32_t>>(prompt);
-    cache.keep(job.kept_text, sequence.fork_prompt(), /*predicted=*/false);
+    cache.keep(job.kept_text, sequence.fork_to_keep(), /*predicted=*/false);
   }
 
   // The state after an answer costs nothing: the sequence only changes its owner.  It is exact inside a chunk, too,

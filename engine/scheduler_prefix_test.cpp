@@ -58,6 +58,26 @@ TEST_P(EveryScheduler, AConversationReusesEveryTurnBeforeIt) {
   expect_same(again, alone(model, request), "again");
 }
 
+// The prompt's last boundary comes soon after an answer, whose decoders have begun: its state needs them.
+TEST_P(EveryScheduler, AShortQuestionAfterAnAnswerIsFoundAgain) {
+  const Model model = load_model(folder.path());
+  Request request{.prompt = random_tokens(2 * group() + 40, spec().vocab_size, 1),
+                  .n_tokens = group() + 3,
+                  .sampler = {.temperature = 1},
+                  .ignore_eos = true};
+  for (std::int64_t n = 1; n <= group() + 1; n += 1 + group() / 8) {
+    Scheduler scheduler(model, caching());
+    const Recorder answer = ask(scheduler, request);
+    Request next = request;
+    next.prompt.insert(next.prompt.end(), answer.tokens.at(0).begin(), answer.tokens.at(0).end());
+    next.prompt.resize(next.prompt.size() + static_cast<std::size_t>(n), 3);
+    next.protocol = protocols().back();
+    next.n_continuations = 2;
+    const Recorder want = alone(model, next);
+    for (int i = 0; i < 2; ++i) expect_same(ask(scheduler, next), want, "question of " + std::to_string(n));
+  }
+}
+
 TEST_P(EveryScheduler, TheSamePromptAgainIsFoundUpToItsLastBoundary) {
   const Model model = load_model(folder.path());
   for (const std::int64_t n : {10 * group() + 40, 10 * group() + 40 + group() - 1}) {

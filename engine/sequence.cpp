@@ -96,23 +96,24 @@ std::int64_t kv_bytes(const Sequence& sequence, bool growing) {
 }  // namespace
 
 Sequence Sequence::fork() const {
+  Sequence other = fork_to_keep();
+  for (std::size_t i = 0; i < decoders.size(); ++i) {
+    auto& caches = other.decoders[i].caches;
+    const std::size_t n = std::max<std::size_t>(1, decoders[i].caches.size());  // none in what was kept
+    while (caches.size() < n) caches.push_back(decoder_cache(static_cast<std::int64_t>(i) + 1));
+  }
+  return other;
+}
+
+Sequence Sequence::fork_to_keep() const {
   Sequence other(*model_, *pool_, n_tokens, protocol);
   other.units = units;
   for (const KvCache& cache : encoders) other.encoders.push_back(cache.fork());
   for (const DecoderState& decoder : decoders) {
     DecoderState& copy = other.decoders.emplace_back(DecoderState{.fed = decoder.fed});
+    if (decoder.fed == 0) continue;
     for (const KvCache& cache : decoder.caches) copy.caches.push_back(cache.fork());
-    if (copy.caches.empty()) copy.caches.push_back(decoder_cache(std::ssize(other.decoders)));  // of a fork_prompt()
   }
-  return other;
-}
-
-Sequence Sequence::fork_prompt() const {
-  Sequence other(*model_, *pool_, n_tokens, protocol);
-  other.units = units;
-  for (const KvCache& cache : encoders) other.encoders.push_back(cache.fork());
-  other.decoders.resize(decoders.size());
-  assert(std::ranges::all_of(decoders, [](const DecoderState& decoder) { return decoder.fed == 0; }));
   return other;
 }
 

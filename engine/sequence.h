@@ -72,9 +72,9 @@ class Sequence {
 
   /// The same state; pages are shared until one of the two writes into them.  Its traffic begins at 0.
   Sequence fork() const;
-  /// A fork to be kept, not to go on with: without the decoders' caches, which hold nothing before the first
-  /// prediction. Its forks are whole.
-  Sequence fork_prompt() const;
+  /// A fork to be kept, not to go on with: without the caches of decoders that have not begun, which hold nothing.  Its
+  /// forks are whole.
+  Sequence fork_to_keep() const;
   /// Gives this sequence pages of its own for all that it shares.
   void unshare();
 
