@@ -21,7 +21,7 @@ namespace asio = boost::asio;
 using boost::system::error_code;
 using std::chrono::steady_clock;
 
-constexpr std::size_t small_read = 4096;
+constexpr std::size_t small_read = 4096, body_read = 16384;
 
 std::string http_date() {
   const std::time_t now = std::time(nullptr);
@@ -83,8 +83,8 @@ void Connection::read() {
   const HttpLimits& limits = pool_->limits;
   // While an answer is on its way, what comes is the next request, or the news that the client has gone.
   if (in_.size() > limits.header_bytes) return watch();
-  const std::size_t size = state_ == State::body ? limits.progress_bytes : small_read;
-  if (received_.size() != size) received_ = std::vector<char>(size);  // a thousand idle connections keep little
+  const std::size_t size = state_ == State::body ? body_read : small_read;
+  if (received_.size() != size) received_ = std::vector<char>(size);  // a thousand connections keep little
   reading_ = true;
   socket_.async_read_some(asio::buffer(received_),
                           [self = shared_from_this()](error_code error, std::size_t n) { self->on_read(error, n); });

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/study.md and its figures from the logs that recipes/study/run.sh left in runs/study/.
+"""Writes docs/study.md and its figures from the records in recipes/study/results/, which collect.py makes of the logs.
 
 The sentences that a person has to write, what the figures mean, stand in recipes/study/findings.md and are taken over.
 """
@@ -9,43 +9,30 @@ import subprocess
 import sys
 from collections import defaultdict
 
-RUNS, DOC, FIGURES = "runs/study", "docs/study.md", "docs/study"
+RESULTS, DOC, FIGURES = "recipes/study/results", "docs/study.md", "docs/study"
 TRAIN_WINDOW = 512
 WHAT = {}  # config -> one line, from recipes/study/configs.txt
 
 
 class Run:
-    """One arm with one seed: what its folder holds, read when asked for."""
+    """One arm with one seed: its record, if it is finished."""
 
     def __init__(self, name, size, config, seed, settings):
         self.name, self.size, self.config, self.seed, self.settings = name, size, config, int(seed), settings
-        self.folder = f"{RUNS}/{size}/{name}-{seed}"
-        self.log = []
-        path = f"{self.folder}/log.jsonl"
+        path = f"{RESULTS}/{size}/{name}-{seed}.json"
+        self.record = {}
         if os.path.exists(path):
             with open(path) as f:
-                self.log = [json.loads(line) for line in f]
-        self.finished = bool(self.log) and any(t == self.tokens() for t, _ in self.valid())
+                self.record = json.load(f)
+        self.finished = bool(self.record)
 
-    def json(self, name):
-        path = f"{self.folder}/{name}.json"
-        if not os.path.exists(path):
-            return None
-        with open(path) as f:
-            return json.load(f)
-
-    @property
-    def header(self):
-        return self.log[0]
-
-    def tokens(self):
-        """That the whole run consumes."""
-        batch = self.header["recipe"]["batch"]
-        return self.header["recipe"]["run"]["steps"] * batch["sequences"] * batch["tokens"] * batch["accumulate"]
+    def get(self, name):
+        """A measurement; None if it was not made."""
+        return self.record.get(name)
 
     def valid(self):
         """[(tokens, {text: {nats, bits_per_byte}})], of the whole run."""
-        return [(r["tokens"], r["valid"]) for r in self.log if "valid" in r]
+        return [(v["tokens"], v["texts"]) for v in self.record["valid"]]
 
     def loss(self):
         """Mean over the held-out texts, nats per token, at the end."""
@@ -53,15 +40,10 @@ class Run:
         return sum(v["nats"] for v in last.values()) / len(last)
 
     def speed(self, protocol, streams):
-        for case in self.json("decode") or []:
+        for case in self.get("decode") or []:
             if case["protocol"] == protocol and case["streams"] == streams:
                 return case
         return None
-
-    def training_speed(self):
-        """Tokens/s of one thread in the fastest tenth of the steps: when nothing else ran on its core."""
-        rates = sorted(r["tok_s"] for r in self.log if "tok_s" in r)
-        return rates[len(rates) * 9 // 10]
 
 
 def read_arms():
@@ -129,11 +111,11 @@ def quality(size):
     for arm in size.by_loss():
         runs = size.arms[arm]
         first = runs[0]
-        info = first.json("info")
+        info = first.get("info")
         parts = info["parameters_by_part"] if info else {}
-        inner = first.header["parameters"] - parts.get("embedding", 0) - parts.get("head", 0) if parts else None
+        inner = first.record["parameters"] - parts.get("embedding", 0) - parts.get("head", 0) if parts else None
         ends = [r.valid()[-1][1] for r in runs]
-        cells = [f"`{arm}`", number(inner and inner / 1e6, 2), number(first.header["flops_per_token"] / 1e6, 1)]
+        cells = [f"`{arm}`", number(inner and inner / 1e6, 2), number(first.record["flops_per_token"] / 1e6, 1)]
         for text in ends[0]:
             cells.append(f"{mean(e[text]['nats'] for e in ends):.3f}")
             cells.append(f"{mean(e[text]['bits_per_byte'] for e in ends):.3f}")
@@ -150,7 +132,7 @@ def speeds(size):
     rows = []
     for arm in size.by_loss():
         run = size.arms[arm][0]
-        info, prefill = run.json("info"), run.json("prefill")
+        info, prefill = run.get("info"), run.get("prefill")
         if not info or not prefill:
             continue
         for protocol in ("hiergen", "recgen"):
@@ -161,7 +143,7 @@ def speeds(size):
             first = protocol == "hiergen"
             rows.append([
                 f"`{arm}`" if first else "", protocol, number(run.loss(), 3) if first else "", spread(one), spread(many), number(prefill[0]["tokens_per_s"]) if first else "",
-                number(run.training_speed()) if first else "",
+                number(run.record["training_tok_s"]) if first else "",
                 number(kv["kv_bytes_per_token"]), number(kv["kv_bytes_constant"] / 1e3, 1), number(many["tpm"]),
                 number(many["tpm"] / size.arms["vanilla"][0].speed("hiergen", 64)["tpm"], 1) + "×",
             ])
@@ -173,7 +155,7 @@ def recgen(size):
     rows = []
     for arm in size.by_loss():
         for text in ("classics", "stories"):
-            agree = size.arms[arm][0].json(f"agree-{text}")
+            agree = size.arms[arm][0].get(f"agree-{text}")
             if not agree or "recgen" not in agree["protocols"]:
                 continue
             r = agree["protocols"]["recgen"]
@@ -220,7 +202,7 @@ def pareto(size):
                 continue
             loss = size.loss(arm)
             if protocol == "recgen":  # what recgen itself assigns to the held-out texts
-                agreements = [run.json(f"agree-{text}") for text in ("classics", "stories")]
+                agreements = [run.get(f"agree-{text}") for text in ("classics", "stories")]
                 if None in agreements:
                     continue
                 loss += mean(a["protocols"]["recgen"]["nats_per_token_difference"] for a in agreements)
@@ -244,23 +226,23 @@ def figures(size):
     out = pareto(size)
     curves = [(arm, [(t / 1e6, mean(v["nats"] for v in valid.values())) for t, valid in first[arm].valid()]) for arm in arms]
     out += lines(f"curves-{size.name}", "Held-out loss over training", "million tokens", "nats per token, mean of the held-out texts", curves)
-    context = [(arm, [((b["from"] * b["to"]) ** 0.5, b["nats"]) for b in run.json("long")["by_context"] if b["from"] >= 16])
-               for arm, run in first.items() if run.json("long")]
+    context = [(arm, [((b["from"] * b["to"]) ** 0.5, b["nats"]) for b in run.get("long")["by_context"] if b["from"] >= 16])
+               for arm, run in first.items() if run.get("long")]
     if context:
         out += lines(f"context-{size.name}", "Loss by position: trained on windows of 512 tokens, classics held out", "position in the text (powers of two)",
                      "nats per token", context, f"set logscale x 2\nset arrow from {TRAIN_WINDOW}, graph 0 to {TRAIN_WINDOW}, graph 1 nohead dt 2 lc rgb '#888888'\n")
-    saw = [(arm, [(s["slot"], s["nats"]) for s in run.json("windows")["by_slot"]]) for arm, run in first.items() if run.json("windows")]
+    saw = [(arm, [(s["slot"], s["nats"]) for s in run.get("windows")["by_slot"]]) for arm, run in first.items() if run.get("windows")]
     if saw:
         out += lines(f"slots-{size.name}", "Loss by position within sixteen tokens, classics held out", "position modulo 16", "nats per token", saw)
     return out
 
 
 def record(runs):
-    header = runs[0].header
+    header = runs[0].record
     files = {os.path.basename(s["path"]): s["sha256"] for s in header["data"]["train"]}
     files |= {os.path.basename(s["path"]): s["sha256"] for s in header["data"]["valid"].values()}
     machine = header["machine"]
-    commits = sorted({r.header["commit"] for r in runs})
+    commits = sorted({r.record["commit"] for r in runs})
     speed = next((c for r in runs if (c := r.speed("hiergen", 1))), None)
     text = (f"Trained on {machine['cpu']}, one thread a training, LibTorch {machine['torch']}, bf16; commits {', '.join(commits)}.")
     if speed:
@@ -274,18 +256,18 @@ def main():
     runs = read_arms()
     done = [r for r in runs if r.finished]
     if not done:
-        sys.exit(f"recipes/study/report.py: no finished run below {RUNS}; run recipes/study/run.sh train")
+        sys.exit(f"recipes/study/report.py: no record below {RESULTS}; run recipes/study/run.sh train")
     with open("recipes/study/findings.md") as f:
         findings = f.read()
     configs = sorted({r.config for r in done}, key=list(WHAT).index)
-    text = "<!-- Written by recipes/study/report.py from runs/study/; the prose is recipes/study/findings.md. -->\n\n" + findings
+    text = "<!-- Written by recipes/study/report.py from recipes/study/results/; the prose is recipes/study/findings.md. -->\n\n" + findings
     text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{c}`", WHAT[c]] for c in configs])
     for name in dict.fromkeys(r.size for r in done):
         size = Size(name, [r for r in done if r.size == name])
-        header = next(iter(size.arms.values()))[0]
-        tokens = header.valid()[-1][0]
-        text += (f"\n## {name.upper().replace('M', ' M')} parameters\n\n{tokens / 1e6:.2f} M tokens each, {header.header['recipe']['batch']['sequences']} windows of "
-                 f"{header.header['recipe']['batch']['tokens']} a step, peak learning rate {header.header['recipe']['optimizer']['lr']:g}. Held-out loss at the end:\n\n")
+        first = next(iter(size.arms.values()))[0]
+        tokens = first.valid()[-1][0]
+        text += (f"\n## {name.upper().replace('M', ' M')} parameters\n\n{tokens / 1e6:.2f} M tokens each, {first.record['recipe']['batch']['sequences']} windows of "
+                 f"{first.record['recipe']['batch']['tokens']} a step, peak learning rate {first.record['recipe']['optimizer']['lr']:g}. Held-out loss at the end:\n\n")
         text += quality(size)
         text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} arms were trained twice): smaller "
                  "differences are unresolved.\n" if size.spread is not None else

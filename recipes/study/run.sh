@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The study: trains every arm of recipes/study/arms.txt, measures each, and writes docs/study.md from the logs.
+# The study: trains every arm of recipes/study/arms.txt, measures each, and writes docs/study.md.
 #
 #   recipes/study/run.sh [train|measure|speed|report …]        all four by default
 #
 #   train     one thread a training, as many at once as there are CPUs; JOBS=n says otherwise
 #   measure   what the held-out texts say: agreement of recgen, loss by position and by context
 #   speed     of decoding and prefill: one after another, on a machine that should do nothing else
-#   report    docs/study.md and docs/study/*.svg
+#   report    recipes/study/results/, a record of each finished run, and from these docs/study.md and docs/study/*.svg
 #
 # Needs a built photon and photon-train, the data of recipes/prepare_data.sh, python3 and gnuplot.  Run it again after
 # an interruption: what is finished is kept, and trainings go on from their last checkpoint.
@@ -79,7 +79,10 @@ for stage in "${stages[@]}"; do
   case "$stage" in
     train | measure) arms | xargs -P "${JOBS:-$(nproc)}" -L 1 bash -euo pipefail -c "$stage \"\$@\"" "$stage" ;;
     speed) speed ;;
-    report) python3 recipes/study/report.py ;;
+    report)
+      python3 recipes/study/collect.py
+      python3 recipes/study/report.py
+      ;;
     *) echo "recipes/study/run.sh: unknown stage '$stage'; stages are train, measure, speed, report" >&2; exit 2 ;;
   esac
 done

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Gathers what recipes/study/run.sh left in runs/study/ into recipes/study/results/SIZE/NAME-SEED.json, one record a
+finished run: the figures of docs/study.md, small enough to keep beside the recipes.
+
+What a run folder lacks, measurements that were not made yet or logs that are gone, stays as an earlier record has it.
+"""
+import glob
+import json
+import os
+
+RUNS, RESULTS = "runs/study", "recipes/study/results"
+MEASURED = ["info", "windows", "long", "agree-classics", "agree-stories", "prefill", "decode"]
+
+
+def read(path):
+    with open(path) as f:
+        return json.load(f)
+
+
+def read_log(path):
+    with open(path) as f:
+        return [json.loads(line) for line in f]
+
+
+def training(log):
+    """What a run's log says: how it was made, the held-out losses on its way, and its speed."""
+    header = log[0]
+    rates = sorted(r["tok_s"] for r in log if "tok_s" in r)
+    return {key: header[key] for key in ("commit", "machine", "data", "recipe", "parameters", "flops_per_token")} | {
+        "valid": [{"tokens": r["tokens"], "texts": r["valid"]} for r in log if "valid" in r],
+        # The fastest tenth of the steps: when nothing else ran on its core.
+        "training_tok_s": rates[len(rates) * 9 // 10],
+    }
+
+
+def is_finished(record):
+    batch = record["recipe"]["batch"]
+    tokens = record["recipe"]["run"]["steps"] * batch["sequences"] * batch["tokens"] * batch["accumulate"]
+    return any(v["tokens"] == tokens for v in record["valid"])
+
+
+def rounded(x):
+    """Seven digits: more than any figure shows."""
+    if isinstance(x, dict):
+        return {k: rounded(v) for k, v in x.items()}
+    if isinstance(x, list):
+        return [rounded(v) for v in x]
+    return float(f"{x:.7g}") if isinstance(x, float) else x
+
+
+def collect(log_path):
+    folder = os.path.dirname(log_path)
+    record = training(read_log(log_path))
+    if not is_finished(record):
+        return False
+    target = f"{RESULTS}/{os.path.relpath(folder, RUNS)}.json"
+    before = read(target) if os.path.exists(target) else {}
+    for name in MEASURED:
+        path = f"{folder}/{name}.json"
+        if os.path.exists(path):
+            record[name] = read(path)
+        elif name in before:
+            record[name] = before[name]
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with open(target + ".part", "w") as f:  # a line a member: changes can be read
+        f.write("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(rounded(v), sort_keys=True)}" for k, v in record.items()) + "\n}\n")
+    os.replace(target + ".part", target)
+    return True
+
+
+if __name__ == "__main__":
+    logs = sorted(glob.glob(f"{RUNS}/*/*/log.jsonl"))
+    n = sum(collect(log) for log in logs)
+    print(f"{RESULTS}: {n} of the {len(logs)} runs in {RUNS} are finished and kept")
