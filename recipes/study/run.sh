@@ -24,6 +24,7 @@ train() {  # NAME SIZE CONFIG SEED [KEY=VALUE…]
   local name=$1 size=$2 config=$3 seed=$4
   shift 4
   local run=$runs/$size/$name-$seed settings=()
+  [ ! -f "recipes/study/results/$size/$name-$seed.json" ] || return 0  # trained before, perhaps elsewhere
   for setting in "$@"; do settings+=(--set "$setting"); done
   mkdir -p "$run"
   "$PHOTON_TRAIN" "recipes/study/$size.toml" --set "model.config=configs/study/$size/$config.json" \
