@@ -48,10 +48,12 @@ std::vector<std::string> api_keys(const ServeArguments& arguments) {
   if (!arguments.api_key_file.empty()) {
     std::istringstream lines(read_text(arguments.api_key_file, /*max_bytes=*/1 << 20));
     const std::size_t n_before = keys.size();
+    std::int64_t n_line = 0;
     for (std::string line; std::getline(lines, line);) {
+      ++n_line;
       if (line.ends_with('\r')) line.pop_back();
       if (line.empty()) continue;
-      check_key(line, arguments.api_key_file);
+      check_key(line, fmt::format("{}: line {}", arguments.api_key_file, n_line));
       keys.push_back(line);
     }
     if (keys.size() == n_before) throw InputError(arguments.api_key_file + ": holds no key; write one a line");
@@ -133,6 +135,7 @@ void serve(const ServeArguments& arguments) {
   Api api(engine.model(), tokenizer_of(engine.model()), options, server.metrics());
   api.add_routes(server.router());
   add_page(server.router());
+  server.on_cut_off([&api] { api.cancel_all(); });
   server.ready();
   spdlog::info("{} is ready at {}: {} weights, {} KV caches of at most {:.2f} GiB, {} threads", options.alias,
                server.url(), to_string(engine.model().dtype), to_string(engine.model().kv),

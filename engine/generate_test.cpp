@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
 #include <limits>
+#include <string>
 
 #include "base/error.h"
 #include "engine/reference.h"
@@ -311,6 +314,26 @@ TEST_F(TinyEngine, RefusesWhatDoesNotFitWithBothNumbers) {
   options.n_continuations = 0;
   expect_refused([&] { engine.generate({}, options); }, "--n");
   expect_refused([&] { engine.generate({}, {.n_tokens = max_context + 1}); }, "longest context");
+}
+
+TEST_P(EveryEngine, DamagedWeightsAreAnErrorUnderEveryProtocol) {
+  std::fstream file(folder.path() / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  std::uint64_t header = 0;
+  file.read(reinterpret_cast<char*>(&header), sizeof header);
+  const auto payload = static_cast<std::streamoff>(sizeof header + header);
+  const auto size = static_cast<std::streamoff>(std::filesystem::file_size(folder.path() / "model.safetensors"));
+  file.seekp(payload);
+  file << std::string(static_cast<std::size_t>(size - payload), '\xff');  // NaNs
+  file.close();
+  Engine damaged(folder.path());
+  for (const Protocol protocol : protocols())
+    for (const std::int64_t n_prompt : {std::int64_t{0}, group_tokens() + 1})
+      try {
+        damaged.generate(random_tokens(n_prompt, spec().vocab_size, 1), {.n_tokens = 3, .protocol = protocol});
+        ADD_FAILURE() << "nothing was thrown";
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("not finite"), std::string::npos) << error.what();
+      }
 }
 
 TEST(RandomModel, IsAFunctionOfItsSeed) {

@@ -25,7 +25,6 @@ constexpr std::int64_t min_kept_tokens = 32;
 // From here on a state is kept at every doubling.
 constexpr std::int64_t first_doubling = 128;
 
-std::string gb(std::int64_t bytes) { return fmt::format("{:.3f} GB", static_cast<double>(bytes) * 1e-9); }
 
 void check(const SchedulerOptions& o) {
   const auto require = [](bool holds, const char* what, std::int64_t value, const char* wanted) {
@@ -215,10 +214,10 @@ Scheduler::RequestId Scheduler::submit(Request request, RequestListener& listene
   auto job = std::make_unique<Job>(s.next_id, s.model, std::move(request), listener);
   if (job->kv_bytes_at_most() > s.budget)
     throw InputError(fmt::format(
-        "{} continuation{} of {} tokens of prompt and {} to be generated can take {} of KV cache, the budget "
-        "is {}",
+        "{} continuation{} of {} tokens of prompt and {} to be generated can take {} bytes of KV cache, the "
+        "budget is {}",
         job->request().n_continuations, job->request().n_continuations == 1 ? "" : "s", n_prompt,
-        job->request().n_tokens, gb(job->kv_bytes_at_most()), gb(s.budget)));
+        job->request().n_tokens, job->kv_bytes_at_most(), s.budget));
   if (std::ssize(s.queue) >= s.options.max_queue)
     throw QueueFull(fmt::format("{} requests wait already; try again later", s.queue.size()));
   s.queue.push_back(std::move(job));

@@ -12,7 +12,7 @@ std::vector<EncodedRequest> Evaluator::encode(const Task& task, const Document& 
   if (task.kind == Task::Kind::rolling)
     return rolling_windows(tokenizer_.encode(document.requests.front().continuation), prefix_, max_length_);
   std::vector<EncodedRequest> requests;
-  for (const Request& request : document.requests) {
+  for (const ScoreRequest& request : document.requests) {
     requests.push_back(encode_request(tokenizer_, prefix_, request));
     try {
       truncate(requests.back(), max_length_);

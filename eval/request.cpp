@@ -9,7 +9,7 @@
 
 namespace photon {
 
-EncodedRequest encode_request(const Tokenizer& tokenizer, std::int32_t prefix, const Request& request) {
+EncodedRequest encode_request(const Tokenizer& tokenizer, std::int32_t prefix, const ScoreRequest& request) {
   const std::string_view context = right_strip(request.context);
   const std::vector<std::int32_t> whole = tokenizer.encode(request.context + request.continuation),
                                   given = context.empty() ? std::vector<std::int32_t>() : tokenizer.encode(context);

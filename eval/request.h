@@ -19,7 +19,7 @@ struct EncodedRequest {
 
 /// White space at the context's end belongs to the continuation; both are encoded as one text, of which the
 /// continuation gets what is behind as many tokens as the context has on its own.
-EncodedRequest encode_request(const Tokenizer& tokenizer, std::int32_t prefix, const Request& request);
+EncodedRequest encode_request(const Tokenizer& tokenizer, std::int32_t prefix, const ScoreRequest& request);
 
 /// Keeps the last max_length + 1 tokens of context and continuation together: the last one is no model's input.
 /// @throws InputError if nothing is to be scored, or the continuation is longer than max_length >= 1.

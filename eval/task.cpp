@@ -104,7 +104,7 @@ TaskData load_task(const Task& task, const std::filesystem::path& folder, std::i
       before += as_example(examples[e]);
       ++taken;
     }
-    for (Request& request : data.documents[d].requests) request.context.insert(0, before);
+    for (ScoreRequest& request : data.documents[d].requests) request.context.insert(0, before);
   }
   return data;
 }

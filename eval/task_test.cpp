@@ -108,17 +108,17 @@ TEST(Tasks, PlainFormsHoldTheSameDocuments) {
                                    "\r\n");
   folder.write("winogrande-valid.jsonl", R"({"sentence": "a _ b", "option1": "x", "option2": "y", "answer": "2"})");
   const Document h = load_task(find_task("hellaswag"), folder.path(), 0).documents.at(0);
-  EXPECT_EQ(h.requests[0], (Request{"Boats: A boat sails. it", " a b"}));
+  EXPECT_EQ(h.requests[0], (ScoreRequest{"Boats: A boat sails. it", " a b"}));
   EXPECT_EQ(h.gold, 1u);
   EXPECT_EQ(h.id, "0");
   const Document a = load_task(find_task("arc_easy"), folder.path(), 0).documents.at(0);
-  EXPECT_EQ(a.requests[1], (Request{"Question: Q?\nAnswer:", " bé"}));
+  EXPECT_EQ(a.requests[1], (ScoreRequest{"Question: Q?\nAnswer:", " bé"}));
   EXPECT_EQ(a.choice_lengths, (std::vector<std::int64_t>{1, 2}));
   const TaskData sciq = load_task(find_task("sciq"), folder.path(), 0);
-  EXPECT_EQ(sciq.documents.at(0).requests[3], (Request{"s\nQuestion: Q?\nAnswer:", " d"}));
+  EXPECT_EQ(sciq.documents.at(0).requests[3], (ScoreRequest{"s\nQuestion: Q?\nAnswer:", " d"}));
   EXPECT_EQ(sciq.file.split, "validation");
   const Document w = load_task(find_task("winogrande"), folder.path(), 0).documents.at(0);
-  EXPECT_EQ(w.requests[1], (Request{"a y", " b"}));
+  EXPECT_EQ(w.requests[1], (ScoreRequest{"a y", " b"}));
   EXPECT_EQ(w.id, "0");
 }
 

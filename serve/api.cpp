@@ -32,6 +32,9 @@ void send_json(Responder& responder, const Json& value) { responder.send(200, "a
 // JSON; from outside a browser also what `curl -d` says of it.  Pages of other sites can send that, too, without asking
 // first, but their browsers add where it comes from.
 void check_content_type(const HttpRequest& request) {
+  if (const auto encoding = request.header("content-encoding");
+      !encoding.empty() && !boost::algorithm::iequals(encoding, "identity"))
+    throw ApiError(415, "the body must come as it is, without a content-encoding");
   std::string_view type = request.header("content-type");
   type = type.substr(0, type.find(';'));
   type = type.substr(0, type.find_last_not_of(' ') + 1);
@@ -96,7 +99,12 @@ Api::Api(const Model& model, std::optional<Tokenizer> tokenizer, const ServeOpti
       engine_(model, scheduler_options(options),
               [&metrics](const Scheduler::Status& status) { metrics.set_status(status); }) {
   rules_.limits.n = std::min(rules_.limits.n, options.max_sequences);
+  rules_.limits.prompts = std::min(rules_.limits.prompts, options.max_queue);  // each waits for a moment, at least
   n_ctx_ = fitting_context(model, engine_.status().kv_budget_bytes);
+  if (n_ctx_ < 1)
+    throw InputError(fmt::format("--memory: {} bytes of KV cache hold no sequence, one token of one needs {}",
+                                 engine_.status().kv_budget_bytes,
+                                 kv_bytes_at_most(model.spec, Protocol::hiergen, 1, 0, 1, model.kv)));
   if (options.n_ctx > n_ctx_)
     throw InputError(fmt::format("a context of {} tokens does not fit into {} bytes of KV cache, {} tokens do",
                                  options.n_ctx, engine_.status().kv_budget_bytes, n_ctx_));
@@ -155,7 +163,11 @@ void Api::add_routes(Router& router) {
   get("/tokenizer_info", [this] { return tokenizer_info(); });
   get("/props", [this] { return props(); });
   get("/v1/models", [this] { return Json{{"object", "list"}, {"data", Json::array({model_object(names_.front())})}}; });
-  for (const std::string& name : names_) get("/v1/models/" + name, [this, name] { return model_object(name); });
+  router.add("GET", "/v1/models/*", keyed, [this](HttpRequest request, Respond responder) {
+    const std::string name = request.path.substr(std::string_view("/v1/models/").size());
+    check_model_name(name);
+    send_json(*responder, model_object(name));
+  });
 }
 
 // ---- completions ----
@@ -165,7 +177,8 @@ void Api::complete(Answer::Endpoint endpoint, const HttpRequest& http, const jso
   try {
     start(parse(endpoint, body), endpoint, http, std::move(responder));
   } catch (const ApiError&) {
-    metrics_.request_refused(Protocol::hiergen);
+    const bool recgen = body.is_object() && body.contains("protocol") && body["protocol"] == to_string(Protocol::recgen);
+    metrics_.request_refused(recgen ? Protocol::recgen : Protocol::hiergen);
     throw;
   }
 }
@@ -181,9 +194,9 @@ void Api::start(CompletionRequest request, Answer::Endpoint endpoint, const Http
   check_model_name(request.model);
   std::vector<std::vector<std::int32_t>> prompts;
   for (const CompletionRequest::Prompt& prompt : request.prompts) prompts.push_back(encode(prompt));
+  check_context(request, prompts, endpoint == Answer::Endpoint::chat ? "messages" : "prompt");
   if (!request.max_tokens)  // a chat's answer may be as long as there is room
-    request.max_tokens = std::clamp(n_ctx_ - std::ssize(prompts.front()), std::int64_t{1}, chat_tokens);
-  check_context(request, prompts);
+    request.max_tokens = std::min(n_ctx_ - std::ssize(prompts.front()), chat_tokens);
   check_amount(request, rules_, prompts);
   const Tokenizer* tokenizer = tokenizer_ ? &*tokenizer_ : nullptr;
   const std::string name = request.model.empty() ? names_.front() : request.model;
@@ -211,15 +224,22 @@ std::vector<std::int32_t> Api::encode_text(const std::string& text, bool add_bos
   return tokens;
 }
 
-void Api::check_context(const CompletionRequest& request, std::span<const std::vector<std::int32_t>> prompts) const {
-  for (const auto& prompt : prompts)
-    if (const std::int64_t n = std::ssize(prompt); n > n_ctx_ || *request.max_tokens > n_ctx_ - n)
+void Api::check_context(const CompletionRequest& request, std::span<const std::vector<std::int32_t>> prompts,
+                        const char* prompt_field) const {
+  for (const auto& prompt : prompts) {
+    const std::int64_t n = std::ssize(prompt);
+    if (!request.max_tokens && n >= n_ctx_)
       throw invalid_request(
-          fmt::format(
-              "the context holds {} tokens, but the prompt has {} and {} more are asked for, {} in all; shorten "
-              "the prompt or lower max_tokens",
-              n_ctx_, n, *request.max_tokens, n + *request.max_tokens),
-          n > n_ctx_ ? "prompt" : "max_tokens", "context_length_exceeded");
+          fmt::format("the context holds {} tokens, but {} has {}, which leaves none for an answer; shorten it", n_ctx_,
+                      prompt_field, n),
+          prompt_field, "context_length_exceeded");
+    if (request.max_tokens && (n > n_ctx_ || *request.max_tokens > n_ctx_ - n))
+      throw invalid_request(
+          fmt::format("the context holds {} tokens, but {} has {} and {} more are asked for, {} in all; shorten it or "
+                      "lower max_tokens",
+                      n_ctx_, prompt_field, n, *request.max_tokens, n + *request.max_tokens),
+          n > n_ctx_ ? prompt_field : "max_tokens", "context_length_exceeded");
+  }
 }
 
 // ---- the tokenizer ----
@@ -234,12 +254,15 @@ Json Api::tokenize(const json& body) const {
   check_model_name(fields.text("model").value_or(""));
   const auto prompt = fields.text("prompt"), content = fields.text("content");
   if (prompt.has_value() == content.has_value())
-    throw invalid_request("the text is missing; say it as prompt or as content", "prompt");
+    throw invalid_request(prompt ? "prompt and content both hold a text; leave one of them out"
+                                 : "the text is missing; say it as prompt or as content",
+                          "prompt");
   // The defaults of the servers whose field each is.
   bool add_bos = prompt.has_value();
   for (const char* name : {"add_special_tokens", "add_special"}) add_bos = fields.boolean(name).value_or(add_bos);
   const bool texts = fields.boolean("return_token_strs").value_or(false);
   const bool pieces = fields.boolean("with_pieces").value_or(false);
+  fields.only_neutral("parse_special", {false}, "names of special tokens inside a text are text");
   fields.refuse_others();
 
   const std::string& text = prompt ? *prompt : *content;

@@ -35,6 +35,8 @@ class Api {
   ~Api();
 
   /// The routes call back into the object, which must outlive the router's use.
+  /// Answers every request that waits or runs with 503, soon.
+  void cancel_all() { engine_.cancel_all(); }
   void add_routes(Router& router);
 
  private:
@@ -57,7 +59,8 @@ class Api {
   void check_model_name(const std::string& name) const;
   std::vector<std::int32_t> encode(const CompletionRequest::Prompt& prompt) const;
   std::vector<std::int32_t> encode_text(const std::string& text, bool add_bos) const;
-  void check_context(const CompletionRequest& request, std::span<const std::vector<std::int32_t>> prompts) const;
+  void check_context(const CompletionRequest& request, std::span<const std::vector<std::int32_t>> prompts,
+                     const char* prompt_field) const;
 
   const Model& model_;
   std::optional<Tokenizer> tokenizer_;

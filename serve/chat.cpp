@@ -133,7 +133,8 @@ CompletionRequest parse_chat_request(const json& body, const RequestRules& rules
   Fields fields(body);
   const json* list = fields.find("messages");
   if (list == nullptr) throw invalid_request("messages is missing; it must be a list of messages", "messages");
-  if (!list->is_array() || list->empty()) fields.refuse("messages", *list, "a list of messages that is not empty");
+  if (!list->is_array()) fields.refuse("messages", *list, "a list of messages");
+  if (list->empty()) throw invalid_request("messages is an empty list", "messages");
   std::vector<ChatTemplate::Message> messages;
   for (std::size_t i = 0; i < list->size(); ++i) messages.push_back(read_message((*list)[i], i));
 

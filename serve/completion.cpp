@@ -22,13 +22,13 @@ std::string_view to_string(FinishReason reason) { return reason == FinishReason:
 
 std::string_view to_string(Integrate integrate) { return integrate == Integrate::best ? "best" : "majority"; }
 
-ApiError error_of(const std::exception_ptr& refusal) {
+ApiError error_of(const std::exception_ptr& refusal, const CompletionRequest& request) {
   try {
     std::rethrow_exception(refusal);
   } catch (const QueueFull& e) {
     return ApiError(429, e.what(), {}, "queue_full");
   } catch (const InputError& e) {  // the request was checked, so what can never run is too large
-    return invalid_request(e.what(), {}, "request_too_large");
+    return invalid_request(e.what(), request.best_of > 1 ? "n" : "max_tokens", "request_too_large");
   } catch (const Error& e) {
     return ApiError(503, e.what());
   }
@@ -85,6 +85,7 @@ class Completion::Prompt : public RequestListener {
     return more && !owner_.ended_;  // nobody waits any more where another prompt has failed
   }
   void on_eos(std::size_t i, std::int32_t token, const TokenLogprob* logprob) override {
+    if (continuations[i].last_token == Clock::time_point{}) count_time(i);
     add_logprob(i, logprob);
     if (owner_.request_.logprobs) continuations[i].text.add_eos(token, shown_logprob(logprob));
   }
@@ -184,6 +185,7 @@ Request Completion::engine_request(const Prompt& prompt) const {
                   .ignore_eos = request_.ignore_eos,
                   .score_prompt = request_.echo && request_.logprobs,
                   .n_top_logprobs = request_.logprobs};
+  if (!request_.seed_given) request.sampler.seed += prompt.index();  // equal prompts are samples of their own
   const bool ranked = request_.best_of > request_.n || request_.integrate != Integrate::none;
   if (ranked && !request.n_top_logprobs) request.n_top_logprobs = 0;
   return request;
@@ -192,7 +194,7 @@ Request Completion::engine_request(const Prompt& prompt) const {
 void Completion::submitted(std::exception_ptr refusal) {
   if (refusal) {
     metrics_.request_refused(request_.protocol);
-    return fail(error_of(refusal));
+    return fail(error_of(refusal, request_));
   }
   accepted_ = true;
   if (!request_.stream) return;

@@ -258,7 +258,7 @@ void Connection::start_events(const Exchange* from, const Responder::Headers& he
   all.insert(all.end(), headers.begin(), headers.end());
   answer_.chunked = answer_.chunks_allowed && answer_.method != "HEAD";
   if (!answer_.chunks_allowed) answer_.keep_alive = false;  // the end of the connection is the end of the body
-  send_head(200, "text/event-stream", all, answer_.chunks_allowed ? "transfer-encoding: chunked" : "");
+  send_head(200, "text/event-stream; charset=utf-8", all, answer_.chunks_allowed ? "transfer-encoding: chunked" : "");
   flush();
 }
 

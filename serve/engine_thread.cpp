@@ -55,6 +55,12 @@ void EngineThread::cancel(Ticket ticket) {
   news_.notify_one();
 }
 
+void EngineThread::cancel_all() {
+  const std::lock_guard lock(mutex_);
+  cancel_all_ = true;
+  news_.notify_one();
+}
+
 Scheduler::Status EngineThread::status() const {
   const std::lock_guard lock(mutex_);
   return status_;
@@ -65,14 +71,17 @@ void EngineThread::run(std::stop_token stop) {
   while (!stop.stop_requested()) {
     std::vector<Submission> submissions;
     std::vector<Ticket> cancellations;
+    bool cancel_all = false;
     {
       std::unique_lock lock(mutex_);
-      if (idle) news_.wait(lock, stop, [&] { return !submissions_.empty() || !cancellations_.empty(); });
+      if (idle) news_.wait(lock, stop, [&] { return !submissions_.empty() || !cancellations_.empty() || cancel_all_; });
       submissions.swap(submissions_);
       cancellations.swap(cancellations_);
+      cancel_all = std::exchange(cancel_all_, false);
     }
     for (Submission& submission : submissions) submit_now(std::move(submission));
     for (const Ticket ticket : cancellations) cancel_now(ticket);
+    if (cancel_all) cancel_all_now();
     try {
       idle = !scheduler_.step();
     } catch (const std::exception& error) {
@@ -90,7 +99,7 @@ void EngineThread::run(std::stop_token stop) {
   }
   for (Submission& submission : late)
     submission.on_submitted(std::make_exception_ptr(Error("the server is shutting down")));
-  for (auto& [ticket, job] : running_) scheduler_.cancel(job->id);
+  cancel_all_now();
 }
 
 void EngineThread::submit_now(Submission submission) {
@@ -112,6 +121,10 @@ void EngineThread::submit_now(Submission submission) {
 void EngineThread::cancel_now(Ticket ticket) {
   const auto [first, last] = running_.equal_range(ticket);
   for (auto job = first; job != last; ++job) scheduler_.cancel(job->second->id);
+}
+
+void EngineThread::cancel_all_now() {
+  for (auto& [ticket, job] : running_) scheduler_.cancel(job->id);
 }
 
 // The scheduler itself fails a request, not a step; whatever leaves a step leaves nothing to go on with.

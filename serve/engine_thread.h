@@ -41,6 +41,8 @@ class EngineThread {
   Ticket submit(std::vector<Job> jobs, OnSubmitted on_submitted);
   /// Ends the jobs of a ticket before the next step begins.
   void cancel(Ticket ticket);
+  /// Ends all jobs that were handed over so far.
+  void cancel_all();
   Scheduler::Status status() const;  // after the latest step
 
  private:
@@ -54,6 +56,7 @@ class EngineThread {
   void run(std::stop_token stop);
   void submit_now(Submission submission);
   void cancel_now(Ticket ticket);
+  void cancel_all_now();
   void fail_all(const std::string& why);
   void publish();
 
@@ -65,6 +68,7 @@ class EngineThread {
   std::condition_variable_any news_;
   std::vector<Submission> submissions_;
   std::vector<Ticket> cancellations_;
+  bool cancel_all_ = false;
   Ticket latest_ = 0;
   Scheduler::Status status_;
 

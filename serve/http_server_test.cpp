@@ -142,7 +142,7 @@ TEST(HttpServer, EventsAreAChunkedStream) {
   const HttpAnswer answer = client.ask(get("/"));
   EXPECT_EQ(answer.body, "data: a\n\ndata: b\n\ndata: [DONE]\n\n");
   EXPECT_TRUE(answer.whole);
-  EXPECT_EQ(answer.headers.at("content-type"), "text/event-stream");
+  EXPECT_EQ(answer.headers.at("content-type"), "text/event-stream; charset=utf-8");
   EXPECT_EQ(answer.headers.at("transfer-encoding"), "chunked");
   EXPECT_EQ(answer.headers.at("x-mine"), "1");
   EXPECT_TRUE(client.ask("HEAD / HTTP/1.1\r\nhost: x\r\n\r\n").whole);

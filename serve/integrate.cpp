@@ -9,16 +9,22 @@ namespace {
 
 constexpr std::string_view white_space = " \t\n\r\f\v";
 
-std::string normalised(std::string_view text) {
+std::string single_spaced(std::string_view text) {
   std::string result;
   while (true) {
     text.remove_prefix(std::min(text.find_first_not_of(white_space), text.size()));
     if (text.empty()) return result;
     const std::size_t end = std::min(text.find_first_of(white_space), text.size());
     if (!result.empty()) result += ' ';
-    for (const char c : text.substr(0, end)) result += 'A' <= c && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    result += text.substr(0, end);
     text.remove_prefix(end);
   }
+}
+
+std::string in_lower_case(std::string text) {
+  for (char& c : text)
+    if ('A' <= c && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return text;
 }
 
 }  // namespace
@@ -31,7 +37,7 @@ std::optional<std::string> answer_of(const std::string& text, const RE2* pattern
     if (!pattern->Match(text, 0, text.size(), RE2::UNANCHORED, groups, n)) return std::nullopt;
     answer = {groups[n - 1].data(), groups[n - 1].size()};
   }
-  std::string result = normalised(answer);
+  std::string result = single_spaced(answer);
   if (result.empty()) return std::nullopt;
   return result;
 }
@@ -46,8 +52,8 @@ Integration majority(std::span<const Candidate> candidates, const RE2* pattern) 
   std::map<std::string, Vote> votes;
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     if (const auto answer = answer_of(candidates[i].text, pattern)) {
-      Vote& vote = votes[*answer];
-      vote.answer = *answer, ++vote.count;
+      Vote& vote = votes[in_lower_case(*answer)];
+      ++vote.count;
       vote.candidates.push_back(i);
     } else {
       ++result.without_answer;
@@ -64,6 +70,7 @@ Integration majority(std::span<const Candidate> candidates, const RE2* pattern) 
   };
   for (auto& [answer, vote] : votes) {
     std::ranges::sort(vote.candidates, better);
+    vote.answer = *answer_of(candidates[vote.candidates.front()].text, pattern);
     result.votes.push_back(std::move(vote));
   }
   std::ranges::sort(result.votes, [&](const Vote& a, const Vote& b) {

@@ -18,7 +18,7 @@ struct Candidate {
 };
 
 struct Vote {
-  std::string answer;
+  std::string answer;  // as the best of its candidates spells it
   std::int64_t count = 0;
   std::vector<std::size_t> candidates{};  // that gave it
 };
@@ -31,8 +31,8 @@ struct Integration {
 };
 
 /// The answer in a text: the pattern's first group (the whole match where it has none), or all of the text; without
-/// white space at its ends, with single spaces inside, ASCII letters in lower case.  None if the pattern is not found
-/// or nothing is left.
+/// white space at its ends, with single spaces inside.  None if the pattern is not found or nothing is left.  Answers
+/// are equal if they differ in the case of ASCII letters only.
 std::optional<std::string> answer_of(const std::string& text, const RE2* pattern);
 
 /// The answer of most candidates, told by the one among them of the highest mean log-probability; where two answers

@@ -11,8 +11,7 @@ namespace photon {
 namespace {
 
 TEST(Integrate, AnswersAreNormalisedTexts) {
-  EXPECT_EQ(answer_of("  Blue \n\tSKY ", nullptr), "blue sky");
-  EXPECT_EQ(answer_of("É x", nullptr), "É x");  // only ASCII letters change
+  EXPECT_EQ(answer_of("  Blue \n\tSKY ", nullptr), "Blue SKY");
   EXPECT_EQ(answer_of(" \n ", nullptr), std::nullopt);
 }
 
@@ -25,9 +24,9 @@ TEST(Integrate, APatternExtractsTheAnswer) {
 }
 
 TEST(Integrate, MostVotesWinAndTheLikeliestTellsThem) {
-  const std::vector<Candidate> candidates{{"red", -0.1}, {"Blue", -0.9}, {"green", -0.2}, {"blue ", -0.3}};
+  const std::vector<Candidate> candidates{{"red", -0.1}, {"blue", -0.9}, {"green", -0.2}, {"Blue ", -0.3}};
   const Integration result = majority(candidates, nullptr);
-  EXPECT_EQ(result.answer, "blue");
+  EXPECT_EQ(result.answer, "Blue");  // as the winner spells it
   EXPECT_EQ(result.winner, 3u);
   ASSERT_EQ(result.votes.size(), 3u);
   EXPECT_EQ(result.votes[0].count, 2);

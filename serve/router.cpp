@@ -58,6 +58,11 @@ void Router::add(const std::string& method, const std::string& path, Access acce
   paths_[path].insert_or_assign(method, Route{access, std::move(handler)});
 }
 
+Router::Paths::const_iterator Router::find(const std::string& path) const {
+  const auto exact = paths_.find(path);
+  return exact != paths_.end() ? exact : paths_.find(path.substr(0, path.rfind('/') + 1) + "*");
+}
+
 void Router::admit(const HttpRequest& head, Responder::Headers& headers) const {
   add_cors(head, headers);
   switch (phase_) {
@@ -69,11 +74,11 @@ void Router::admit(const HttpRequest& head, Responder::Headers& headers) const {
       break;
   }
   if (is_preflight(head)) return;
-  const auto path = paths_.find(head.path);
+  const auto path = find(head.path);
   const bool open = path != paths_.end() && std::ranges::all_of(path->second, [](const auto& entry) {
                       return entry.second.access == Access::open;
                     });
-  if (!open) check_key(head);
+  if (!open) check_key(head, headers);
   if (path == paths_.end()) throw ApiError(404, "There is nothing at this path");
   if (head.method != "OPTIONS" && find_method(path->second, head.method) == path->second.end()) {
     headers.emplace_back("allow", allowed_methods(path->second));
@@ -82,7 +87,7 @@ void Router::admit(const HttpRequest& head, Responder::Headers& headers) const {
 }
 
 void Router::handle(HttpRequest request, std::shared_ptr<Responder> responder) const {
-  const auto path = paths_.find(request.path);
+  const auto path = find(request.path);
   if (request.method == "OPTIONS")
     return responder->send(204, {}, {},
                            {{"allow", path == paths_.end() ? std::string("OPTIONS") : allowed_methods(path->second)}});
@@ -103,14 +108,19 @@ void Router::add_cors(const HttpRequest& head, Responder::Headers& headers) cons
   headers.emplace_back("access-control-max-age", "600");
 }
 
-void Router::check_key(const HttpRequest& head) const {
+void Router::check_key(const HttpRequest& head, Responder::Headers& headers) const {
   if (key_hashes_.empty()) return;
-  const std::string offered = hash(offered_key(head));
+  const std::string_view key_offered = offered_key(head);
+  const std::string offered = hash(key_offered);
   int known = 0;  // all are compared, always in full: the time says nothing about the keys
   for (const std::string& key : key_hashes_)
     known |= static_cast<int>(CRYPTO_memcmp(key.data(), offered.data(), offered.size()) == 0);
-  if (known == 0)
-    throw ApiError(401, "An API key is needed: send it as 'Authorization: Bearer KEY'", {}, "invalid_api_key");
+  if (known != 0) return;
+  headers.emplace_back("www-authenticate", "Bearer");
+  throw ApiError(401,
+                 key_offered.empty() ? "An API key is needed: send it as 'Authorization: Bearer KEY'"
+                                     : "This API key is not one of the server's",
+                 {}, "invalid_api_key");
 }
 
 }  // namespace photon

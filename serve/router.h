@@ -30,7 +30,7 @@ class Router {
   explicit Router(const std::vector<std::string>& api_keys = {}, std::vector<std::string> cors_origins = {});
 
   /// @param method  "GET" (answers HEAD, too), "POST", …
-  /// @param path  the whole of it
+  /// @param path  the whole of it; "/a/*" takes every name below "/a/" that has no path of its own
   void add(const std::string& method, const std::string& path, Access access, HttpHandler handler);
   void set_phase(Phase phase) { phase_ = phase; }
   Phase phase() const { return phase_; }
@@ -45,11 +45,13 @@ class Router {
     HttpHandler handler;
   };
   using Methods = std::map<std::string, Route>;
+  using Paths = std::map<std::string, Methods, std::less<>>;
 
   void add_cors(const HttpRequest& head, Responder::Headers& headers) const;
-  void check_key(const HttpRequest& head) const;
+  void check_key(const HttpRequest& head, Responder::Headers& headers) const;
+  Paths::const_iterator find(const std::string& path) const;
 
-  std::map<std::string, Methods, std::less<>> paths_;
+  Paths paths_;
   std::vector<std::string> key_hashes_, origins_;
   std::atomic<Phase> phase_ = Phase::loading;
 };

@@ -5,6 +5,12 @@
 #include "serve/loggable.h"
 
 namespace photon {
+namespace {
+
+// For clients to hear that their requests are cut off.
+constexpr std::chrono::milliseconds cut_off_time{1000};
+
+}  // namespace
 
 Server::Server(const ServeOptions& options)
     : drain_timeout_(options.drain_timeout),
@@ -33,8 +39,14 @@ void Server::wait() {
   }
   router_.set_phase(Phase::draining);
   http_.drain();
-  const bool idle = http_.wait_idle(std::chrono::steady_clock::now() + drain_timeout_, force_.get_token());
-  if (!idle) spdlog::warn("requests are cut off: {}", force_.stop_requested() ? "second signal" : "--drain-timeout");
+  using Clock = std::chrono::steady_clock;
+  if (!http_.wait_idle(Clock::now() + drain_timeout_, force_.get_token())) {
+    spdlog::warn("requests are cut off: {}", force_.stop_requested() ? "second signal" : "--drain-timeout");
+    if (on_cut_off_) {
+      on_cut_off_();
+      http_.wait_idle(Clock::now() + cut_off_time, std::stop_token());
+    }
+  }
   http_.close();
 }
 

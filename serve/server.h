@@ -2,8 +2,10 @@
 #pragma once
 
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <stop_token>
+#include <utility>
 
 #include "serve/http_server.h"
 #include "serve/metrics.h"
@@ -25,9 +27,11 @@ class Server : private HttpApplication {
   bool is_local() const { return http_.is_local(); }
   bool loading() const { return router_.phase() == Phase::loading; }
 
+  /// Called once, by wait(), when requests are cut off: answers them all, soon.
+  void on_cut_off(std::function<void()> answer_all) { on_cut_off_ = std::move(answer_all); }
   void ready();
   /// The first time: running requests may end within the drain timeout, new ones are refused.  The second time:
-  /// everything ends now.  From any thread.
+  /// what runs is answered with an error, and everything ends.  From any thread.
   void request_stop();
   /// Serves until a stop is asked for and done.  Afterwards no handler is called any more.
   void wait();
@@ -40,6 +44,7 @@ class Server : private HttpApplication {
   const std::chrono::milliseconds drain_timeout_;
   Router router_;
   Metrics metrics_;
+  std::function<void()> on_cut_off_;
   std::stop_source stop_, force_;
   std::mutex mutex_;
   std::condition_variable_any changed_;
