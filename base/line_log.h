@@ -13,7 +13,8 @@ class LineLog {
  public:
   /// Opens the file, which need not exist, to be appended to.  Of its lines those stay that `keep` accepts, called with
   /// each line without its end and its number from 1; a last line without an end was cut off by a kill and goes.
-  /// @throws InputError if the file cannot be read or written; whatever `keep` throws, with the file unchanged.
+  /// @throws InputError if the file cannot be read or written, or another LineLog has it open; whatever `keep` throws,
+  /// with the file unchanged.
   LineLog(const std::filesystem::path& path, const std::function<bool(std::string_view line, std::int64_t n)>& keep);
   LineLog(const LineLog&) = delete;
   LineLog& operator=(const LineLog&) = delete;

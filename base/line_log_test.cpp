@@ -28,6 +28,20 @@ class LineLogIn : public testing::Test {
   fs::path folder, path;
 };
 
+TEST_F(LineLogIn, OneWriterAtATime) {
+  {
+    LineLog log(path, all);
+    log.append("a");
+    EXPECT_THROW(LineLog(path, all), InputError);
+    EXPECT_THROW(LineLog(path, [](std::string_view, std::int64_t) { return false; }), InputError);
+    log.append("b");
+  }
+  LineLog next(path, [](std::string_view line, std::int64_t) { return line != "a"; });  // writes the file anew
+  EXPECT_THROW(LineLog(path, all), InputError);
+  next.append("c");
+  EXPECT_EQ(read_text(path), "b\nc\n");
+}
+
 TEST_F(LineLogIn, LinesAreInTheFileWhenAppendReturns) {
   LineLog log(path, all);
   EXPECT_TRUE(log.empty());

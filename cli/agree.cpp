@@ -74,10 +74,19 @@ Report measure(const AgreeArguments& arguments) {
   return report;
 }
 
-std::vector<double> slots(const UnitCosine& cosine) {
-  std::vector<double> values;
-  for (const Mean& slot : cosine.by_slot) values.push_back(slot.value());
+// Null where nothing was measured.
+ordered_json value(const Mean& mean) { return mean.n() > 0 ? ordered_json(mean.value()) : ordered_json(); }
+ordered_json standard_error(const Mean& mean) {
+  return mean.n() > 1 ? ordered_json(mean.standard_error()) : ordered_json();
+}
+ordered_json slots(const UnitCosine& cosine) {
+  ordered_json values = ordered_json::array();
+  for (const Mean& slot : cosine.by_slot) values.push_back(value(slot));
   return values;
+}
+std::string text(const Mean& mean) { return mean.n() > 0 ? fmt::format("{:.4f}", mean.value()) : "-"; }
+std::string text_with_error(const Mean& mean) {
+  return mean.n() > 1 ? fmt::format("{:.4f} ± {:.4f}", mean.value(), mean.standard_error()) : text(mean);
 }
 
 ordered_json to_json(const Report& report) {
@@ -88,8 +97,8 @@ ordered_json to_json(const Report& report) {
     for (const UnitCosine& cosine : p.units)
       units.push_back({{"level", cosine.level},
                        {"n", cosine.all.n()},
-                       {"cosine", cosine.all.value()},
-                       {"cosine_standard_error", cosine.all.standard_error()},
+                       {"cosine", value(cosine.all)},
+                       {"cosine_standard_error", standard_error(cosine.all)},
                        {"cosine_by_slot", slots(cosine)}});
     protocols[std::string(to_string(p.protocol))] = {
         {"kl", c.kl},
@@ -141,11 +150,11 @@ void print(const Report& report) {
   for (std::size_t u = 0; u < report.protocols.front().units.size(); ++u) {
     const UnitCosine& units = report.protocols.front().units[u];
     row(fmt::format("cos(X, X^), level {} units", units.level), [u](const ProtocolAgreement& p) {
-      return fmt::format("{:.4f} ± {:.4f}", p.units[u].all.value(), p.units[u].all.standard_error());
+      return text_with_error(p.units[u].all);
     });
     for (std::size_t slot = 0; slot < units.by_slot.size(); ++slot)
       row(fmt::format("  slot {}", slot + 1),
-          [u, slot](const ProtocolAgreement& p) { return fmt::format("{:.4f}", p.units[u].by_slot[slot].value()); });
+          [u, slot](const ProtocolAgreement& p) { return text(p.units[u].by_slot[slot]); });
   }
   if (const auto& g = report.greedy)
     fmt::print(

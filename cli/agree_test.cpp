@@ -112,6 +112,15 @@ TEST_F(AgreeCommand, PrintsATableWithAColumnForEachProtocol) {
     EXPECT_NE(table.find(word), std::string::npos) << word << "\n" << table;
 }
 
+TEST_F(AgreeCommand, WhatWasNotMeasuredIsNotZero) {
+  const auto units = run({"-m", model, "--tokens", "1,2,3,4,5"})["protocols"]["recgen"]["units"][0];
+  EXPECT_EQ(units["n"], 1);
+  EXPECT_TRUE(units["cosine"].is_number());
+  EXPECT_TRUE(units["cosine_standard_error"].is_null());
+  EXPECT_TRUE(units["cosine_by_slot"][0].is_number());
+  EXPECT_TRUE(units["cosine_by_slot"][1].is_null());
+}
+
 TEST_F(AgreeCommand, AVanillaModelHasOneProtocol) {
   const TestModel vanilla(tiny_spec("vanilla"));
   const auto got = run({"-m", vanilla.path(), "--tokens", "1,2,3,4,5"});

@@ -36,15 +36,14 @@ struct EvalArguments {
 
 std::vector<std::string> task_names(const EvalArguments& arguments) {
   std::vector<std::string> names;
-  for (const std::string& name : arguments.tasks) {
-    if (name != "all") {
-      if (std::ranges::find(names, find_task(name).name) == names.end()) names.push_back(name);
-      continue;
-    }
-    names.clear();
-    for (const Task& task : all_tasks()) names.push_back(task.name);
-    break;
-  }
+  const auto add = [&](const std::string& name) {
+    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  };
+  for (const std::string& name : arguments.tasks)
+    if (name == "all")
+      for (const Task& task : all_tasks()) add(task.name);
+    else
+      add(find_task(name).name);
   return names;
 }
 
@@ -75,6 +74,17 @@ class TaskProgress {
   Clock::time_point start_ = Clock::now(), shown_ = start_;
   std::int64_t computed_ = 0;
 };
+
+// Figures of other data cannot be compared with anybody's.
+void warn_of_other_data(const TaskData& data) {
+  for (const Download& d : downloads())
+    if (d.task == data.task->name && d.sha256[0] != '\0') {
+      if (data.file.sha256 != d.sha256)
+        spdlog::warn("{}: {} is not the published file: its SHA-256 is {}, not {}", data.task->name,
+                     data.file.path.string(), data.file.sha256, d.sha256);
+      return;  // the first is what is evaluated
+    }
+}
 
 ordered_json to_json(const TaskData& data, const TaskResult& result) {
   ordered_json values = ordered_json::object();
@@ -109,7 +119,7 @@ void run_eval(const EvalArguments& arguments) {
   const Protocol protocol = parse_protocol(arguments.protocol);
   std::vector<TaskData> tasks;  // all of them before the first is run: what is broken shows at once
   for (const std::string& name : task_names(arguments))
-    tasks.push_back(load_task(find_task(name), arguments.data, arguments.few_shot));
+    warn_of_other_data(tasks.emplace_back(load_task(find_task(name), arguments.data, arguments.few_shot)));
   const Engine engine = arguments.engine.open();
   const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
   if (!tokenizer)
@@ -119,7 +129,12 @@ void run_eval(const EvalArguments& arguments) {
                               {"few_shot", arguments.few_shot},
                               {"max_length", arguments.max_length}};
   std::optional<ResultFolder> folder;
-  if (!arguments.out.empty()) folder.emplace(arguments.out, settings);
+  if (!arguments.out.empty()) {
+    folder.emplace(arguments.out, settings);
+    if (const std::string program = folder->other_program(); !program.empty())
+      spdlog::warn("{}: was begun by version {} of this program; figures of one version need another --out",
+                   arguments.out, program);
+  }
 
   const std::unique_ptr<Scorer> scorer = make_scorer(engine, protocol);
   Evaluator evaluator(*scorer, *tokenizer, static_cast<std::int32_t>(engine.spec().bos_token_id), arguments.max_length);

@@ -100,6 +100,7 @@ TEST_F(EvalCommand, SaysWhatIsWrongBeforeAnythingIsScored) {
   EXPECT_THROW(eval({"--data", testdata, "--fetch", folder / "x"}), CLI::ParseError);
   EXPECT_THROW(eval({"--data", testdata, "--max-length", "0"}), CLI::ParseError);
   EXPECT_THROW(eval({"--data", testdata, "--tasks", "piqa,none"}), InputError);
+  EXPECT_THROW(eval({"--data", testdata, "--tasks", "all,none"}), InputError);
   fs::copy(testdata + "/piqa", folder / "piqa", fs::copy_options::recursive);
   folder.write("lambada_test.jsonl", "{}");
   EXPECT_THROW(eval({"--data", folder.path(), "--tasks", "piqa,lambada", "--out", folder / "out"}), InputError);

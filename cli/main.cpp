@@ -3,7 +3,9 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <exception>
+#include <iostream>
 
 #include "base/error.h"
 #include "base/threads.h"
@@ -38,6 +40,10 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 2;
   } catch (const std::exception& e) {
     spdlog::error("{}", e.what());
+    return 1;
+  }
+  if (!std::cout.flush() || std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    spdlog::error("standard output could not be written in full");
     return 1;
   }
   return 0;

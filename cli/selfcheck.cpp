@@ -90,7 +90,7 @@ void print(const Check& check) {
   fmt::print("{}  {:<36}{:>10} {:<10} {}{}\n", check.verdict(), check.name,
              std::isnan(check.value) ? "-" : fmt::format("{:.3g}", check.value),
              check.tolerance ? fmt::format("(<= {:g})", *check.tolerance) : "", check.detail,
-             check.vacuous ? "; it could not have failed" : "");
+             check.vacuous ? "; says nothing here: it could not have gone wrong" : "");
   std::fflush(stdout);
 }
 

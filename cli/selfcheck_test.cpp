@@ -3,10 +3,12 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/selfcheck_checks.h"
 #include "cli/testing.h"
@@ -124,6 +126,19 @@ TEST_F(SelfcheckCommand, AFailedCheckFailsTheCommandAfterAllAreTold) {
   EXPECT_NE(text.find("FAIL  causality"), std::string::npos) << text;
   EXPECT_NE(text.find("FAIL  recgen keeps"), std::string::npos) << text;
   EXPECT_NE(text.find("2 failed"), std::string::npos) << text;
+}
+
+TEST_F(SelfcheckCommand, DamagedWeightsAreAnErrorThatSaysSo) {
+  const std::string path = model + "/model.safetensors";
+  std::string bytes = read_text(path);
+  bytes.replace(bytes.size() - 400, 400, 400, '\xff');  // NaNs
+  std::ofstream(path, std::ios::binary) << bytes;
+  try {
+    run({});
+    ADD_FAILURE() << "nothing was thrown";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("not finite"), std::string::npos) << error.what();
+  }
 }
 
 TEST_F(SelfcheckCommand, RefusesATextThatIsTooShort) {

@@ -128,6 +128,7 @@ void serve(const ServeArguments& arguments) {
   Server server(options);
   const StopSignals signals(server);
   std::cout << "listening on " << server.url() << std::endl;
+  std::cout.clear();  // who started it may have closed standard output
   if (options.api_keys.empty() && !server.is_local())
     spdlog::warn("others than this machine can reach {}, and no --api-key is set", server.url());
 

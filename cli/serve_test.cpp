@@ -88,6 +88,14 @@ std::vector<std::string> small(std::vector<std::string> more = {}) {
   return arguments;
 }
 
+// The stream ends in good order, and says why.
+void expect_cut_off(Client& client) {
+  const HttpAnswer answer = client.read_answer();
+  EXPECT_TRUE(answer.whole);
+  EXPECT_NE(answer.body.find("unavailable_error"), std::string::npos);
+  EXPECT_TRUE(answer.body.ends_with("data: [DONE]\n\n"));
+}
+
 TEST(Serve, AnswersUntilItIsToldToStop) {
   for (const int number : {SIGTERM, SIGINT}) {
     Process process(small());
@@ -123,7 +131,7 @@ TEST(Serve, ASecondSignalWaitsForNobody) {
   ASSERT_TRUE(process.health(503));  // it drains
   process.signal(SIGTERM);
   EXPECT_EQ(process.exit_code(), 0);
-  EXPECT_FALSE(client.read_answer().whole);
+  expect_cut_off(client);
 }
 
 TEST(Serve, DrainingEndsAtItsDeadline) {
@@ -131,9 +139,12 @@ TEST(Serve, DrainingEndsAtItsDeadline) {
   ASSERT_TRUE(process.ready());
   Client client = process.streaming(300'000);
   ASSERT_TRUE(client.sees("data: "));
+  Client waiting(process.port());
+  waiting.send(post("/v1/completions", R"({"prompt": [1], "ignore_eos": true, "max_tokens": 300000})"));
   process.signal(SIGTERM);
   EXPECT_EQ(process.exit_code(), 0);
-  EXPECT_FALSE(client.read_answer().whole);
+  expect_cut_off(client);
+  EXPECT_EQ(waiting.read_answer().status, 503);
 }
 
 TEST(Serve, APortThatIsTakenIsFoundBeforeTheModelIsRead) {
@@ -166,6 +177,12 @@ TEST(Serve, KeysComeFromFlagsFileAndEnvironment) {
   for (const char* key : {"one", "two", "in-file", "also-in-file", "from-environment"})
     EXPECT_EQ(client.ask(get("/v1/models", fmt::format("x-api-key: {}\r\n", key))).status, 200) << key;
   EXPECT_EQ(process.log().find("in-file"), std::string::npos);
+}
+
+TEST(Serve, MemoryThatHoldsNothingIsAnError) {
+  Process process({"-m", stories, "--port", "0", "--memory", "1KiB", "--threads", "1"});
+  EXPECT_EQ(process.exit_code(), 1);
+  EXPECT_NE(process.log().find("--memory: 1024 bytes"), std::string::npos) << process.log();
 }
 
 TEST(Serve, WrongUsageSaysSo) {

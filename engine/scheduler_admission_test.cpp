@@ -1,6 +1,7 @@
 // Who may run: what is refused, what waits, and how many fit into a budget.
 #include "engine/scheduler.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -35,8 +36,8 @@ TEST_F(TinyScheduler, RefusesWhatCanNeverRunWithBothNumbers) {
   };
   refused(request(900, 101), "900 tokens of prompt and 101 to be generated are more than the longest context, 1000");
   refused(request(1, std::numeric_limits<std::int64_t>::max()), "longest context, 1000");
-  refused(request(200, 200), "can take 0.");
-  refused(request(200, 200), "budget is 0.");
+  refused(request(200, 200), fmt::format("can take {} bytes", at_most(200, 200)));
+  refused(request(200, 200), fmt::format("budget is {}", options.kv_budget_bytes));
   Request r = request(1, 1);
   r.n_continuations = 5;
   refused(r, "5 continuations are asked for, at most 4 sequences");

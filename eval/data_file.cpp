@@ -31,6 +31,13 @@ Record record(json value, std::string place) {
   return {std::move(place), std::move(value)};
 }
 
+// Without the mark that some editors put before UTF-8.
+std::string read_unmarked(const fs::path& path) {
+  constexpr std::string_view mark = "\xEF\xBB\xBF";
+  std::string text = read_text(path, max_data_bytes);
+  return text.starts_with(mark) ? text.substr(mark.size()) : text;
+}
+
 std::vector<std::string> lines_of(std::string_view text) {
   std::vector<std::string> lines;
   while (!text.empty()) {
@@ -45,6 +52,7 @@ std::vector<std::string> lines_of(std::string_view text) {
 }  // namespace
 
 FoundFile find_data(const fs::path& folder, std::span<const DataFile> files, std::string_view purpose) {
+  if (!fs::is_directory(folder)) throw InputError(fmt::format("{}: is no folder", folder.string()));
   std::vector<std::string> looked_for;
   for (const DataFile& file : files) {
     looked_for.emplace_back(file.path);
@@ -119,7 +127,7 @@ std::string Record::id(const char* field) const {
 }
 
 std::string read_utf8(const fs::path& path) {
-  std::string text = read_text(path, max_data_bytes);
+  std::string text = read_unmarked(path);
   if (!is_valid_utf8(text)) throw InputError(fmt::format("{}: is no UTF-8 text", path.string()));
   return text;
 }
@@ -127,7 +135,7 @@ std::string read_utf8(const fs::path& path) {
 std::vector<std::string> read_lines(const fs::path& path) { return lines_of(read_utf8(path)); }
 
 std::vector<Record> read_records(const fs::path& path) {
-  const std::string text = read_text(path, max_data_bytes);  // the JSON parser checks the UTF-8, and knows the line
+  const std::string text = read_unmarked(path);  // the JSON parser checks the UTF-8, and knows the line
   std::vector<Record> records;
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first == text.npos) throw InputError(fmt::format("{}: is empty", path.string()));

@@ -60,7 +60,7 @@ class Record {
 std::vector<Record> read_records(const std::filesystem::path& path);
 /// The lines of a text file without their ends, "\r\n" included; an empty last line is none.
 std::vector<std::string> read_lines(const std::filesystem::path& path);
-/// The whole file.  @throws InputError naming the file if it is not UTF-8.
+/// The whole file, without a byte order mark.  @throws InputError naming the file if it is not UTF-8.
 std::string read_utf8(const std::filesystem::path& path);
 
 }  // namespace photon

@@ -127,6 +127,11 @@ ResultFolder::ResultFolder(const fs::path& path, const ordered_json& settings) :
   save();
 }
 
+std::string ResultFolder::other_program() const {
+  const std::string program = run_.value("program", "");
+  return program == commit() ? "" : program;
+}
+
 std::unique_ptr<TaskLog> ResultFolder::open(const TaskData& data) {
   const std::string& name = data.task->name;
   const fs::path log = path_ / fmt::format("{}.jsonl", name);

@@ -41,6 +41,8 @@ class ResultFolder {
   /// differs, or what is damaged.
   ResultFolder(const std::filesystem::path& path, const nlohmann::ordered_json& settings);
 
+  /// The version of the program that began the results, if it is not this one; else empty.
+  std::string other_program() const;
   /// @throws InputError if the results there are of other data, or damaged.
   std::unique_ptr<TaskLog> open(const TaskData& data);
   void write_report(const nlohmann::ordered_json& report) const;  ///< results.json

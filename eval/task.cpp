@@ -17,7 +17,7 @@ const std::vector<Task>& tasks() {
   static const std::vector<Task> all{
       {"wikitext",
        rolling,
-       {{"wiki.test.raw", nullptr, "test"}, {"wikitext-2-raw/wiki.test.raw", nullptr, "test"}},
+       {{"wikitext-2-raw/wiki.test.raw", nullptr, "test"}, {"wiki.test.raw", nullptr, "test"}},
        {},
        read_wikitext},
       {"lambada",

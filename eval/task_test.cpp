@@ -135,6 +135,21 @@ std::string refusal(const char* task, const std::vector<std::pair<std::string, s
   return "accepted";
 }
 
+TEST(DataFiles, LineEndsAndByteOrderMarksAreNoText) {
+  const std::string mark = "\xEF\xBB\xBF";
+  const auto documents = [](const char* task, const std::string& file, const std::string& text) {
+    const TemporaryFolder folder;
+    folder.write(file, text);
+    return load_task(find_task(task), folder.path(), 0).documents;
+  };
+  const auto pages = documents("wikitext", "wiki.test.raw", mark + " \r\n = A = \r\n b c . \r\n");
+  ASSERT_EQ(pages.size(), 1u);
+  const auto plain = documents("wikitext", "wiki.test.raw", " \n = A = \n b c . \n");
+  EXPECT_EQ(pages[0].requests[0], plain[0].requests[0]);
+  EXPECT_EQ(pages[0].n_bytes, plain[0].n_bytes);
+  EXPECT_EQ(documents("lambada", "lambada_test.jsonl", mark + "[{\"text\": \"a b\"}]")[0].requests[0].context, "a");
+}
+
 TEST(BrokenFiles, AreNamedWithLineAndField) {
   const auto expect = [](const char* task, const std::vector<std::pair<std::string, std::string>>& files,
                          const std::string& part) {
@@ -143,6 +158,9 @@ TEST(BrokenFiles, AreNamedWithLineAndField) {
   };
   const std::string good = R"({"text": "a b"})"
                            "\n";
+  EXPECT_THROW(load_task(find_task("lambada"), "/no/such/folder", 0), InputError);
+  for (const char* no_article : {"", "\n", "<html>404</html>\n", "text\n = A = \n"})
+    expect("wikitext", {{"wiki.test.raw", no_article}}, "does not begin with an article's heading");
   expect("lambada", {}, "holds no data for lambada; looked for lambada_test.jsonl");
   expect("lambada", {{"lambada_test.jsonl", ""}}, "lambada_test.jsonl: is empty");
   expect("lambada", {{"lambada_test.jsonl", "[]"}}, "lambada_test.jsonl: holds no documents");

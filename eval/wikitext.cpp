@@ -1,4 +1,7 @@
 // wikitext: articles of WikiText-2 raw, detokenised; the likelihood of each as a whole.
+#include <fmt/format.h>
+
+#include "base/error.h"
 #include "eval/python_text.h"
 #include "eval/task.h"
 
@@ -76,8 +79,13 @@ std::vector<std::string> wikitext_pages(std::string_view text) {
 }
 
 std::vector<Document> read_wikitext(const FoundFile& file) {
+  const std::string text = replace_all(read_utf8(file.path), "\r\n", "\n");  // as Python reads a text file
+  const std::string_view beginning = left_strip(text);
+  if (!is_article_heading(beginning.substr(0, beginning.find('\n'))))
+    throw InputError(fmt::format("{}: does not begin with an article's heading, ' = Title = '; is it wiki.test.raw?",
+                                 file.path.string()));
   std::vector<Document> documents;
-  for (const std::string& page : wikitext_pages(read_utf8(file.path)))
+  for (const std::string& page : wikitext_pages(text))
     documents.push_back({.id = std::to_string(documents.size()),
                          .requests = {{.context = "", .continuation = wikitext_detokenize(page)}},
                          .n_words = split_count(page),

@@ -165,6 +165,7 @@ void Api::add_routes(Router& router) {
   get("/v1/models", [this] { return Json{{"object", "list"}, {"data", Json::array({model_object(names_.front())})}}; });
   router.add("GET", "/v1/models/*", keyed, [this](HttpRequest request, Respond responder) {
     const std::string name = request.path.substr(std::string_view("/v1/models/").size());
+    if (name.empty()) throw ApiError(404, "There is nothing at this path");
     check_model_name(name);
     send_json(*responder, model_object(name));
   });
@@ -226,18 +227,19 @@ std::vector<std::int32_t> Api::encode_text(const std::string& text, bool add_bos
 
 void Api::check_context(const CompletionRequest& request, std::span<const std::vector<std::int32_t>> prompts,
                         const char* prompt_field) const {
+  const char* text = prompt_field == std::string_view("prompt") ? "the prompt" : "the chat";
   for (const auto& prompt : prompts) {
     const std::int64_t n = std::ssize(prompt);
     if (!request.max_tokens && n >= n_ctx_)
       throw invalid_request(
           fmt::format("the context holds {} tokens, but {} has {}, which leaves none for an answer; shorten it", n_ctx_,
-                      prompt_field, n),
+                      text, n),
           prompt_field, "context_length_exceeded");
     if (request.max_tokens && (n > n_ctx_ || *request.max_tokens > n_ctx_ - n))
       throw invalid_request(
           fmt::format("the context holds {} tokens, but {} has {} and {} more are asked for, {} in all; shorten it or "
                       "lower max_tokens",
-                      n_ctx_, prompt_field, n, *request.max_tokens, n + *request.max_tokens),
+                      n_ctx_, text, n, *request.max_tokens, n + *request.max_tokens),
           n > n_ctx_ ? prompt_field : "max_tokens", "context_length_exceeded");
   }
 }

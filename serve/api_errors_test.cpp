@@ -150,12 +150,14 @@ std::vector<BadRequest> bad_requests() {
   chat("{" + hi + R"(,"logprobs":3})", "logprobs");
   chat("{" + hi + R"(,"top_logprobs":3})", "top_logprobs");
   chat("{" + hi + R"(,"max_completion_tokens":100000})", "max_tokens", "context_length_exceeded");
+  chat(R"({"messages":[{"role":"user","content":")" + much + "\"}]}", "messages", "context_length_exceeded");
   chat("{" + hi + R"(,"echo":true})", "echo", "unknown_parameter");
   const auto tokenizing = [&](const std::string& path, const std::string& body, const json& param) {
     table.push_back({path, body, 400, param});
   };
   tokenizing("/tokenize", "{}", "prompt");
   tokenizing("/tokenize", R"({"prompt":"a","content":"b"})", "prompt");
+  table.push_back({"/tokenize", R"({"content":"a","parse_special":true})", 400, "parse_special", "unsupported_parameter"});
   tokenizing("/tokenize", R"({"prompt":1})", "prompt");
   tokenizing("/tokenize", R"({"content":["a"]})", "content");
   tokenizing("/tokenize", R"({"prompt":"a","add_special_tokens":1})", "add_special_tokens");
@@ -227,8 +229,26 @@ TEST(ApiErrors, WhatMemoryCannotHoldIsRefusedWithBothNumbers) {
   const auto responder = api.complete({{"prompt", "ka"}, {"max_tokens", n_ctx - 10}, {"n", 4}});
   EXPECT_EQ(responder->status(), 400);
   EXPECT_EQ(responder->body()["error"]["code"], "request_too_large");
+  EXPECT_EQ(responder->body()["error"]["param"], "n");
+  EXPECT_NE(responder->body()["error"]["message"].get<std::string>().find("1048576"), std::string::npos);
   options.n_ctx = n_ctx + 1;
   EXPECT_THROW(ApiUnderTest("window_stream", options), InputError);
+  options.kv_budget_bytes = 100, options.n_ctx = 0;
+  EXPECT_THROW(ApiUnderTest("window_stream", options), InputError);
+}
+
+TEST(ApiErrors, MorePromptsThanMayWaitAreRefusedForGood) {
+  auto options = ApiUnderTest::small_options();
+  options.max_queue = 2;
+  ApiUnderTest api("window_stream", options);
+  EXPECT_EQ(api.get("/props")["limits"]["prompts"], 2);
+  EXPECT_EQ(api.complete({{"prompt", {"ka", "mi", "lo"}}, {"max_tokens", 1}})->status(), 400);
+  EXPECT_EQ(api.complete({{"prompt", {"ka", "mi"}}, {"max_tokens", 1}})->status(), 200);
+}
+
+TEST(ApiErrors, ACompressedBodyIsRefused) {
+  ApiUnderTest api;
+  EXPECT_EQ(api.ask("POST", "/v1/completions", "x", "application/json", {{"content-encoding", "gzip"}})->status(), 415);
 }
 
 }  // namespace

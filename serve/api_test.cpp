@@ -286,6 +286,15 @@ TEST(Api, TheSameSeedSaysTheSameAndAnotherSomethingElse) {
   EXPECT_EQ(text({{"seed", random["usage"]["photon"]["seed"]}}), random["choices"][0]["text"]);
 }
 
+TEST(Api, EqualPromptsAreSamplesOfTheirOwnUnlessASeedIsGiven) {
+  const json body{{"prompt", {"ka", "ka", "ka"}}, {"max_tokens", 20}, {"ignore_eos", true}};
+  const json drawn = answer(body)["choices"], seeded = answer(with(body, {{"seed", 1}}))["choices"];
+  EXPECT_NE(drawn[0]["text"], drawn[1]["text"]);
+  EXPECT_NE(drawn[1]["text"], drawn[2]["text"]);
+  EXPECT_EQ(seeded[0]["text"], seeded[1]["text"]);
+  EXPECT_EQ(seeded[0]["text"], seeded[2]["text"]);
+}
+
 TEST(Api, BestOfAnswersTheContinuationsOfHighestMeanLogprob) {
   const json body{{"prompt", "ka"}, {"max_tokens", 12}, {"seed", 8}, {"ignore_eos", true}};
   const json all = answer(with(body, {{"n", 6}, {"logprobs", 0}}))["choices"];
@@ -542,6 +551,9 @@ TEST(Api, ModelsAreListedUnderTheirName) {
   EXPECT_EQ(api().get("/v1/models/" + folder)["id"], folder);
   for (const std::string& name : {std::string("tiny"), folder})
     EXPECT_EQ(answer({{"prompt", "a"}, {"model", name}, {"max_tokens", 1}})["model"], name);
+  const auto unknown = api().ask("GET", "/v1/models/nope");
+  EXPECT_EQ(unknown->status(), 404);
+  EXPECT_EQ(unknown->body()["error"]["code"], "model_not_found");
 }
 
 TEST(Api, PropsSayWhatTheModelCosts) {

@@ -135,12 +135,14 @@ class ApiUnderTest {
 
   /// Begins an answer.
   std::shared_ptr<RecordingResponder> ask(const std::string& method, const std::string& path, std::string body = {},
-                                          const std::string& content_type = "application/json") {
+                                          const std::string& content_type = "application/json",
+                                          std::vector<std::pair<std::string, std::string>> headers = {}) {
     const auto responder = std::make_shared<RecordingResponder>();
+    headers.emplace_back("content-type", content_type);
     HttpRequest request{.method = method,
                         .path = path,
                         .query = {},
-                        .headers = {{"content-type", content_type}},
+                        .headers = std::move(headers),
                         .body = std::move(body),
                         .id = "id"};
     try {

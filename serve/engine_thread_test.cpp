@@ -140,6 +140,21 @@ TEST(EngineThread, ACancellationBeforeTheFirstStepCounts) {
   EXPECT_EQ(engine.status().sequences, 0);
 }
 
+TEST(EngineThread, CancelsAllThatWasHandedOverAndGoesOn) {
+  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1});
+  const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>(), later = std::make_shared<Listener>();
+  engine.submit({{request(100'000), a}}, accepted);
+  engine.submit({{request(100'000), b}}, accepted);
+  ASSERT_TRUE(a->wait_tokens(1));
+  engine.cancel_all();
+  ASSERT_TRUE(a->wait_done() && b->wait_done());
+  EXPECT_EQ(a->reason(), FinishReason::cancelled);
+  EXPECT_EQ(b->reason(), FinishReason::cancelled);
+  engine.submit({{request(3), later}}, accepted);
+  ASSERT_TRUE(later->wait_done());
+  EXPECT_EQ(later->n_tokens(), 3);
+}
+
 TEST(EngineThread, EveryListenerHearsTheEndOfTheServer) {
   const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>();
   {

@@ -96,6 +96,7 @@ TEST(Router, EverythingThatIsNotOpenNeedsAKey) {
       const Sent sent = ask(router, request("GET", path, headers));
       EXPECT_EQ(sent.status, 401) << path;
       EXPECT_NE(sent.body.find("authentication_error"), std::string::npos);
+      EXPECT_EQ(sent.headers.at("www-authenticate"), "Bearer");
     }
   for (const Headers& headers : {Headers{{"authorization", "Bearer first"}},
                                  Headers{{"authorization", "bearer second"}}, Headers{{"x-api-key", "second"}}}) {

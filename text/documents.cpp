@@ -11,6 +11,7 @@
 namespace photon {
 namespace {
 
+constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";  // some editors' sign of UTF-8, no part of the text
 constexpr std::string_view separator = "<|endoftext|>";
 
 auto line_number(std::string_view text, std::size_t position) {
@@ -35,8 +36,9 @@ void add_document(std::string_view text, std::vector<std::string_view>& found) {
 }  // namespace
 
 std::vector<std::string_view> documents(const MappedFile& file) {
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+  std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
   check_utf8(text, file);
+  if (text.starts_with(byte_order_mark)) text.remove_prefix(byte_order_mark.size());
   std::vector<std::string_view> found;
   std::size_t begin = 0;
   for (auto at = text.find(separator); at != std::string_view::npos; at = text.find(separator, begin)) {

@@ -1,6 +1,7 @@
 // What a run tells: a progress line for people, log.jsonl for machines, and the peak that MFU is measured against.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
@@ -26,6 +27,11 @@ class RunLog {
  private:
   LineLog log_;
 };
+
+using Clock = std::chrono::steady_clock;
+inline double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 /// Highest matrix-product rate of this machine in FLOP/s, from ~0.3 s of products in the run's precision on its device.
 double measure_peak_flops(const ComputeRecipe& compute);

@@ -33,9 +33,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 torch::Device torch_device(const ComputeRecipe& compute) {
   if (compute.device == Device::cpu) return torch::kCPU;

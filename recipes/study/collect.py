@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Gathers what recipes/study/run.sh left in runs/study/ into recipes/study/results/SIZE/NAME-SEED.json, one record a
-finished run: the figures of docs/study.md, small enough to keep beside the recipes.
+"""Gathers what recipes/study/run.sh left in runs/study/ into recipes/study/results/: SIZE/NAME-SEED.json, a record of
+each run, and speed/SIZE/CONFIG.json, what a config costs.  The figures of docs/study.md, small enough to keep beside the
+recipes.
 
 What a run folder lacks, measurements that were not made yet or logs that are gone, stays as an earlier record has it.
 """
@@ -9,7 +10,8 @@ import json
 import os
 
 RUNS, RESULTS = "runs/study", "recipes/study/results"
-MEASURED = ["info", "windows", "long", "agree-classics", "agree-stories", "prefill", "decode"]
+MEASURED = ["windows", "long", "agree-classics", "agree-stories"]
+TIMED = ["info", "prefill", "decode"]
 
 
 def read(path):
@@ -39,20 +41,24 @@ def is_finished(record):
     return any(v["tokens"] == tokens for v in record["valid"])
 
 
-def rounded(x):
-    """Seven digits: more than any figure shows."""
+def tidy(x):
+    """Seven digits, more than any figure shows; paths from the repository on."""
     if isinstance(x, dict):
-        return {k: rounded(v) for k, v in x.items()}
+        return {k: tidy(v) for k, v in x.items()}
     if isinstance(x, list):
-        return [rounded(v) for v in x]
+        return [tidy(v) for v in x]
+    if isinstance(x, str):
+        return x.removeprefix(os.getcwd() + "/")
     return float(f"{x:.7g}") if isinstance(x, float) else x
 
 
 def collect(log_path):
     folder = os.path.dirname(log_path)
-    record = training(read_log(log_path))
-    if not is_finished(record):
+    log = read_log(log_path)
+    if not any("valid" in r for r in log):
         return False
+    record = training(log)
+    record = {"finished": is_finished(record)} | record
     target = f"{RESULTS}/{os.path.relpath(folder, RUNS)}.json"
     before = read(target) if os.path.exists(target) else {}
     for name in MEASURED:
@@ -61,14 +67,26 @@ def collect(log_path):
             record[name] = read(path)
         elif name in before:
             record[name] = before[name]
+    write(target, record)
+    return True
+
+
+def collect_speed(folder):
+    paths = {name: f"{folder}/{name}.json" for name in TIMED}
+    if all(os.path.exists(path) for path in paths.values()):
+        write(f"{RESULTS}/{os.path.relpath(folder, RUNS)}.json", {name: read(path) for name, path in paths.items()})
+
+
+def write(target, record):
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with open(target + ".part", "w") as f:  # a line a member: changes can be read
-        f.write("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(rounded(v), sort_keys=True)}" for k, v in record.items()) + "\n}\n")
+        f.write("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(tidy(v), sort_keys=True)}" for k, v in record.items()) + "\n}\n")
     os.replace(target + ".part", target)
-    return True
 
 
 if __name__ == "__main__":
     logs = sorted(glob.glob(f"{RUNS}/*/*/log.jsonl"))
     n = sum(collect(log) for log in logs)
-    print(f"{RESULTS}: {n} of the {len(logs)} runs in {RUNS} are finished and kept")
+    for folder in glob.glob(f"{RUNS}/speed/*/*"):
+        collect_speed(folder)
+    print(f"{RESULTS}: records of {n} of the {len(logs)} runs in {RUNS}")

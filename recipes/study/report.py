@@ -11,7 +11,16 @@ from collections import defaultdict
 
 RESULTS, DOC, FIGURES = "recipes/study/results", "docs/study.md", "docs/study"
 TRAIN_WINDOW = 512
+TITLES = {"5m": "5 M parameters", "15m": "15 M parameters", "4m-long": "Longer: 9 M tokens at 4 M parameters"}
 WHAT = {}  # config -> one line, from recipes/study/configs.txt
+
+
+def read_record(name):
+    path = f"{RESULTS}/{name}.json"
+    if not os.path.exists(path):
+        return {}
+    with open(path) as f:
+        return json.load(f)
 
 
 class Run:
@@ -19,16 +28,13 @@ class Run:
 
     def __init__(self, name, size, config, seed, settings):
         self.name, self.size, self.config, self.seed, self.settings = name, size, config, int(seed), settings
-        path = f"{RESULTS}/{size}/{name}-{seed}.json"
-        self.record = {}
-        if os.path.exists(path):
-            with open(path) as f:
-                self.record = json.load(f)
-        self.finished = bool(self.record)
+        self.record = read_record(f"{size}/{name}-{seed}")
+        self.speed_record = read_record(f"speed/{size}/{config}")
+        self.finished = self.record.get("finished", False)
 
     def get(self, name):
         """A measurement; None if it was not made."""
-        return self.record.get(name)
+        return self.record.get(name, self.speed_record.get(name))
 
     def valid(self):
         """[(tokens, {text: {nats, bits_per_byte}})], of the whole run."""
@@ -80,11 +86,12 @@ def spread(case):
 
 
 class Size:
-    """All finished runs of one size, by arm."""
+    """All finished runs of one size, by arm; of the others, what is known."""
 
     def __init__(self, name, runs):
         self.name = name
         self.arms = defaultdict(list)
+        self.stopped = [run for run in runs if run.record and not run.finished]
         for run in runs:
             if run.finished:
                 self.arms[run.name].append(run)
@@ -224,7 +231,8 @@ def figures(size):
     arms = size.by_loss()
     first = {arm: size.arms[arm][0] for arm in arms}
     out = pareto(size)
-    curves = [(arm, [(t / 1e6, mean(v["nats"] for v in valid.values())) for t, valid in first[arm].valid()]) for arm in arms]
+    curves = [(label, [(t / 1e6, mean(v["nats"] for v in valid.values())) for t, valid in run.valid()])
+              for label, run in [*first.items(), *((f"{r.name} (stopped)", r) for r in size.stopped)]]
     out += lines(f"curves-{size.name}", "Held-out loss over training", "million tokens", "nats per token, mean of the held-out texts", curves)
     context = [(arm, [((b["from"] * b["to"]) ** 0.5, b["nats"]) for b in run.get("long")["by_context"] if b["from"] >= 16])
                for arm, run in first.items() if run.get("long")]
@@ -238,13 +246,15 @@ def figures(size):
 
 
 def record(runs):
-    header = runs[0].record
-    files = {os.path.basename(s["path"]): s["sha256"] for s in header["data"]["train"]}
-    files |= {os.path.basename(s["path"]): s["sha256"] for s in header["data"]["valid"].values()}
-    machine = header["machine"]
-    commits = sorted({r.record["commit"] for r in runs})
+    files, how = {}, defaultdict(set)
+    for r in runs:
+        data, machine = r.record["data"], r.record["machine"]
+        for shard in [*data["train"], *data["valid"].values()]:
+            files[os.path.basename(shard["path"])] = shard["sha256"]
+        how[machine["cpu"], machine["threads"], r.record["recipe"]["compute"]["precision"], machine["torch"]].add(r.record["commit"])
+    text = "Trained on " + "; ".join(f"{cpu}, threads: {threads}, {precision}, LibTorch {torch}, commits {', '.join(sorted(commits))}"
+                                     for (cpu, threads, precision, torch), commits in how.items()) + "."
     speed = next((c for r in runs if (c := r.speed("hiergen", 1))), None)
-    text = (f"Trained on {machine['cpu']}, one thread a training, LibTorch {machine['torch']}, bf16; commits {', '.join(commits)}.")
     if speed:
         text += (f" Speeds: {speed['cpu']}, {speed['threads']} threads, {speed['isa']}, weights and KV caches in bf16, medians of "
                  f"{speed['repeats']} rounds, commit {speed['commit']}.")
@@ -263,10 +273,10 @@ def main():
     text = "<!-- Written by recipes/study/report.py from recipes/study/results/; the prose is recipes/study/findings.md. -->\n\n" + findings
     text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{c}`", WHAT[c]] for c in configs])
     for name in dict.fromkeys(r.size for r in done):
-        size = Size(name, [r for r in done if r.size == name])
+        size = Size(name, [r for r in runs if r.size == name])
         first = next(iter(size.arms.values()))[0]
         tokens = first.valid()[-1][0]
-        text += (f"\n## {name.upper().replace('M', ' M')} parameters\n\n{tokens / 1e6:.2f} M tokens each, {first.record['recipe']['batch']['sequences']} windows of "
+        text += (f"\n## {TITLES[name]}\n\n{tokens / 1e6:.2f} M tokens each, {first.record['recipe']['batch']['sequences']} windows of "
                  f"{first.record['recipe']['batch']['tokens']} a step, peak learning rate {first.record['recipe']['optimizer']['lr']:g}. Held-out loss at the end:\n\n")
         text += quality(size)
         text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} arms were trained twice): smaller "

@@ -24,7 +24,8 @@ train() {  # NAME SIZE CONFIG SEED [KEY=VALUE…]
   local name=$1 size=$2 config=$3 seed=$4
   shift 4
   local run=$runs/$size/$name-$seed settings=()
-  [ ! -f "recipes/study/results/$size/$name-$seed.json" ] || return 0  # trained before, perhaps elsewhere
+  local record=recipes/study/results/$size/$name-$seed.json  # trained before, perhaps elsewhere
+  if [ -f "$record" ] && grep -q '^"finished": true' "$record"; then return; fi
   for setting in "$@"; do settings+=(--set "$setting"); done
   mkdir -p "$run"
   "$PHOTON_TRAIN" "recipes/study/$size.toml" --set "model.config=configs/study/$size/$config.json" \
@@ -45,7 +46,6 @@ keep() {
 measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
   local run=$runs/$2/$1-$4
   [ "$4" = 1 ] && [ -f "$run/model/config.json" ] || return 0
-  keep "$run/info.json" "$PHOTON" info "$run/model" --context 2048 --json
   keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 100 \
     --file data/classics-valid-part.txt
   keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 2 \
@@ -61,19 +61,19 @@ measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
 export -f train keep measure
 export runs
 
-# One seed of each arm: speed does not depend on the weights.
+# What each config costs; its speed does not depend on the weights, so they are random.
 speed() {
-  for size in $(arms | awk '{print $2}' | sort -u); do
-    while read -r name _ config seed _; do
-      local run=$runs/$size/$name-$seed
-      [ "$seed" = 1 ] && [ "$name" = "$config" ] && [ -f "$run/model/config.json" ] || continue
-      keep "$run/prefill.json" "$PHOTON" bench prefill -m "$run/model" --json --tokens 2048 --repeat 3
-      local protocols=hiergen
-      [ "$config" = vanilla ] || protocols=hiergen,recgen
-      keep "$run/decode.json" "$PHOTON" bench decode -m "$run/model" --json --protocol "$protocols" --streams 1,64 \
-        --context 2048 --tokens 64 --repeat 3
-    done < <(arms | awk -v size="$size" '$2 == size')
-  done
+  while read -r size config; do
+    local model=configs/study/$size/$config.json out=$runs/speed/$size/$config protocols=hiergen,recgen
+    [ ! -f "recipes/study/results/speed/$size/$config.json" ] || continue  # measured before
+    [ "$config" != vanilla ] || protocols=hiergen
+    mkdir -p "$out"
+    keep "$out/info.json" "$PHOTON" info "$model" --context 2048 --json
+    keep "$out/prefill.json" "$PHOTON" bench prefill --config "$model" --json --tokens 2048 --repeat 3
+    keep "$out/decode.json" "$PHOTON" bench decode --config "$model" --json --protocol "$protocols" --streams 1,64 \
+      --context 2048 --tokens 64 --repeat 3
+    echo "timed $size/$config"
+  done < <(arms | awk '{print $2, $3}' | sort -u)
 }
 
 for stage in "${stages[@]}"; do
