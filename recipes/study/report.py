@@ -135,6 +135,18 @@ def quality(size):
     return table(header + ["mean nats", "against vanilla", "seeds"], rows)
 
 
+def on_the_way(size):
+    """Losses at the same number of tokens and the same learning rate: how runs that were stopped compare."""
+    runs = [size.arms[arm][0] for arm in size.by_loss()] + size.stopped
+    at = sorted({tokens for run in runs for tokens, _ in run.valid()})
+    rows = []
+    for run in runs:
+        losses = {tokens: mean(v["nats"] for v in texts.values()) for tokens, texts in run.valid()}
+        rows.append([f"`{run.name}`" + ("" if run.finished else " (stopped)"), number(run.record["flops_per_token"] / 1e6, 1),
+                     *(number(losses.get(tokens), 3) for tokens in at)])
+    return table(["arm, mean nats after", "training MFLOP/token", *(f"{tokens / 1e6:.1f} M" for tokens in at)], rows)
+
+
 def speeds(size):
     rows = []
     for arm in size.by_loss():
@@ -282,6 +294,8 @@ def main():
         text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} arms were trained twice): smaller "
                  "differences are unresolved.\n" if size.spread is not None else
                  "\nOne seed only: no difference at this size is resolved.\n")
+        if size.stopped:
+            text += "\nOn the way:\n\n" + on_the_way(size)
         text += "\n### Speed and memory\n\nTokens per second; decoding at a context of 2,048, medians (least to most).\n\n" + speeds(size)
         text += "\n### recgen\n\n" + recgen(size)
         text += "\n### Figures\n\n" + figures(size)
