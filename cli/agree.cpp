@@ -149,9 +149,8 @@ void print(const Report& report) {
   });
   for (std::size_t u = 0; u < report.protocols.front().units.size(); ++u) {
     const UnitCosine& units = report.protocols.front().units[u];
-    row(fmt::format("cos(X, X^), level {} units", units.level), [u](const ProtocolAgreement& p) {
-      return text_with_error(p.units[u].all);
-    });
+    row(fmt::format("cos(X, X^), level {} units", units.level),
+        [u](const ProtocolAgreement& p) { return text_with_error(p.units[u].all); });
     for (std::size_t slot = 0; slot < units.by_slot.size(); ++slot)
       row(fmt::format("  slot {}", slot + 1),
           [u, slot](const ProtocolAgreement& p) { return text(p.units[u].by_slot[slot]); });

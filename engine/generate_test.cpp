@@ -327,8 +327,7 @@ TEST_P(EveryEngine, DamagedWeightsAreAnErrorUnderEveryProtocol) {
   file.close();
   Engine damaged(folder.path());
   for (const Protocol protocol : protocols())
-    for (const std::int64_t n_prompt : {std::int64_t{0}, group_tokens() + 1})
-      try {
+    for (const std::int64_t n_prompt : {std::int64_t{0}, group_tokens() + 1}) try {
         damaged.generate(random_tokens(n_prompt, spec().vocab_size, 1), {.n_tokens = 3, .protocol = protocol});
         ADD_FAILURE() << "nothing was thrown";
       } catch (const Error& error) {

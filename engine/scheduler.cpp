@@ -25,7 +25,6 @@ constexpr std::int64_t min_kept_tokens = 32;
 // From here on a state is kept at every doubling.
 constexpr std::int64_t first_doubling = 128;
 
-
 void check(const SchedulerOptions& o) {
   const auto require = [](bool holds, const char* what, std::int64_t value, const char* wanted) {
     if (!holds) throw InputError(fmt::format("{} is {}, must be {}", what, value, wanted));

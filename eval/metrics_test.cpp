@@ -81,8 +81,9 @@ TEST(Metrics, OfLastWordsAreGreedyShareAndPerplexityOfAWord) {
 }
 
 TEST(Metrics, OfTextsAreWeightedByTheirLength) {
-  const std::vector<Document> documents{{.id = "0", .requests = std::vector<ScoreRequest>(1), .n_words = 4, .n_bytes = 20},
-                                        {.id = "1", .requests = std::vector<ScoreRequest>(1), .n_words = 1, .n_bytes = 12}};
+  const std::vector<Document> documents{
+      {.id = "0", .requests = std::vector<ScoreRequest>(1), .n_words = 4, .n_bytes = 20},
+      {.id = "1", .requests = std::vector<ScoreRequest>(1), .n_words = 1, .n_bytes = 12}};
   const std::vector<DocumentScore> scores{{.loglikelihoods = {-10}, .greedy = {false}},
                                           {.loglikelihoods = {-6}, .greedy = {false}}};
   const auto got = metrics(rolling, documents, scores);

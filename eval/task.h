@@ -21,7 +21,7 @@ struct ScoreRequest {
 
 struct Document {
   std::string id;                              // the dataset's own, or its number in the file from 0
-  std::vector<ScoreRequest> requests{};             // one for each choice; without choices, one
+  std::vector<ScoreRequest> requests{};        // one for each choice; without choices, one
   std::size_t gold = 0;                        // which choice is right
   std::string answer{};                        // the right one, as it stands in a few-shot example
   std::vector<std::int64_t> choice_lengths{};  // in characters: what acc_norm divides by; empty where there is none

@@ -178,7 +178,8 @@ void Api::complete(Answer::Endpoint endpoint, const HttpRequest& http, const jso
   try {
     start(parse(endpoint, body), endpoint, http, std::move(responder));
   } catch (const ApiError&) {
-    const bool recgen = body.is_object() && body.contains("protocol") && body["protocol"] == to_string(Protocol::recgen);
+    const bool recgen =
+        body.is_object() && body.contains("protocol") && body["protocol"] == to_string(Protocol::recgen);
     metrics_.request_refused(recgen ? Protocol::recgen : Protocol::hiergen);
     throw;
   }

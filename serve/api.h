@@ -71,7 +71,7 @@ class Api {
   RequestRules rules_;
   std::int64_t n_ctx_ = 0;  // tokens of prompt and answer
   Metrics& metrics_;
-  std::int64_t created_;  // seconds since 1970
+  std::int64_t created_;                    // seconds since 1970
   boost::asio::thread_pool background_{1};  // both use each other until the destructor ends this one
   EngineThread engine_;
 };

@@ -157,7 +157,8 @@ std::vector<BadRequest> bad_requests() {
   };
   tokenizing("/tokenize", "{}", "prompt");
   tokenizing("/tokenize", R"({"prompt":"a","content":"b"})", "prompt");
-  table.push_back({"/tokenize", R"({"content":"a","parse_special":true})", 400, "parse_special", "unsupported_parameter"});
+  table.push_back(
+      {"/tokenize", R"({"content":"a","parse_special":true})", 400, "parse_special", "unsupported_parameter"});
   tokenizing("/tokenize", R"({"prompt":1})", "prompt");
   tokenizing("/tokenize", R"({"content":["a"]})", "content");
   tokenizing("/tokenize", R"({"prompt":"a","add_special_tokens":1})", "add_special_tokens");
