@@ -149,8 +149,8 @@ def on_the_way(size):
 
 def speeds(size):
     rows = []
-    for arm in size.by_loss():
-        run = size.arms[arm][0]
+    for run in [size.arms[arm][0] for arm in size.by_loss()] + size.stopped:
+        arm = run.name
         info, prefill = run.get("info"), run.get("prefill")
         if not info or not prefill:
             continue
@@ -161,7 +161,7 @@ def speeds(size):
             kv = info["protocols"][protocol]
             first = protocol == "hiergen"
             rows.append([
-                f"`{arm}`" if first else "", protocol, number(run.loss(), 3) if first else "", spread(one), spread(many), number(prefill[0]["tokens_per_s"]) if first else "",
+                f"`{arm}`" if first else "", protocol, number(run.loss(), 3) if first and run.finished else "", spread(one), spread(many), number(prefill[0]["tokens_per_s"]) if first else "",
                 number(run.record["training_tok_s"]) if first else "",
                 number(kv["kv_bytes_per_token"]), number(kv["kv_bytes_constant"] / 1e3, 1), number(many["tpm"]),
                 number(many["tpm"] / size.arms["vanilla"][0].speed("hiergen", 64)["tpm"], 1) + "×",
