@@ -281,9 +281,8 @@ def main():
         sys.exit(f"recipes/study/report.py: no record below {RESULTS}; run recipes/study/run.sh train")
     with open("recipes/study/findings.md") as f:
         findings = f.read()
-    configs = sorted({r.config for r in done}, key=list(WHAT).index)
     text = "<!-- Written by recipes/study/report.py from recipes/study/results/; the prose is recipes/study/findings.md. -->\n\n" + findings
-    text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{c}`", WHAT[c]] for c in configs])
+    text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{config}`", what] for config, what in WHAT.items()])
     for name in dict.fromkeys(r.size for r in done):
         size = Size(name, [r for r in runs if r.size == name])
         first = next(iter(size.arms.values()))[0]
