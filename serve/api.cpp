@@ -196,7 +196,7 @@ void Api::start(CompletionRequest request, Answer::Endpoint endpoint, const Http
   check_model_name(request.model);
   std::vector<std::vector<std::int32_t>> prompts;
   for (const CompletionRequest::Prompt& prompt : request.prompts) prompts.push_back(encode(prompt));
-  check_context(request, prompts, endpoint == Answer::Endpoint::chat ? "messages" : "prompt");
+  check_context(request, prompts, endpoint);
   if (!request.max_tokens)  // a chat's answer may be as long as there is room
     request.max_tokens = std::min(n_ctx_ - std::ssize(prompts.front()), chat_tokens);
   check_amount(request, rules_, prompts);
@@ -227,21 +227,22 @@ std::vector<std::int32_t> Api::encode_text(const std::string& text, bool add_bos
 }
 
 void Api::check_context(const CompletionRequest& request, std::span<const std::vector<std::int32_t>> prompts,
-                        const char* prompt_field) const {
-  const char* text = prompt_field == std::string_view("prompt") ? "the prompt" : "the chat";
+                        Answer::Endpoint endpoint) const {
+  const bool is_chat = endpoint == Answer::Endpoint::chat;
+  const char *field = is_chat ? "messages" : "prompt", *text = is_chat ? "the chat" : "the prompt";
   for (const auto& prompt : prompts) {
     const std::int64_t n = std::ssize(prompt);
     if (!request.max_tokens && n >= n_ctx_)
       throw invalid_request(
           fmt::format("the context holds {} tokens, but {} has {}, which leaves none for an answer; shorten it", n_ctx_,
                       text, n),
-          prompt_field, "context_length_exceeded");
+          field, "context_length_exceeded");
     if (request.max_tokens && (n > n_ctx_ || *request.max_tokens > n_ctx_ - n))
       throw invalid_request(
           fmt::format("the context holds {} tokens, but {} has {} and {} more are asked for, {} in all; shorten it or "
                       "lower max_tokens",
                       n_ctx_, text, n, *request.max_tokens, n + *request.max_tokens),
-          n > n_ctx_ ? prompt_field : "max_tokens", "context_length_exceeded");
+          n > n_ctx_ ? field : "max_tokens", "context_length_exceeded");
   }
 }
 

@@ -60,7 +60,7 @@ class Api {
   std::vector<std::int32_t> encode(const CompletionRequest::Prompt& prompt) const;
   std::vector<std::int32_t> encode_text(const std::string& text, bool add_bos) const;
   void check_context(const CompletionRequest& request, std::span<const std::vector<std::int32_t>> prompts,
-                     const char* prompt_field) const;
+                     Answer::Endpoint endpoint) const;
 
   const Model& model_;
   std::optional<Tokenizer> tokenizer_;

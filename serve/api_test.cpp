@@ -131,7 +131,8 @@ TEST(Api, UsageComesOnlyWhenAskedFor) {
 }
 
 TEST(Api, TheFinishReasonIsNullUntilTheLastEvent) {
-  const auto events = api().complete({{"prompt", "a"}, {"stream", true}, {"max_tokens", 5}})->events();
+  const auto events =
+      api().complete({{"prompt", "a"}, {"stream", true}, {"max_tokens", 5}, {"ignore_eos", true}})->events();
   for (std::size_t i = 0; i + 1 < events.size(); ++i) EXPECT_TRUE(events[i]["choices"][0]["finish_reason"].is_null());
   EXPECT_EQ(events.back()["choices"][0]["finish_reason"], "length");
 }

@@ -50,8 +50,9 @@ std::size_t best(std::span<const Candidate> candidates) {
 Integration majority(std::span<const Candidate> candidates, const RE2* pattern) {
   Integration result;
   std::map<std::string, Vote> votes;
+  std::vector<std::optional<std::string>> answers;  // of the candidates
   for (std::size_t i = 0; i < candidates.size(); ++i) {
-    if (const auto answer = answer_of(candidates[i].text, pattern)) {
+    if (const auto& answer = answers.emplace_back(answer_of(candidates[i].text, pattern))) {
       Vote& vote = votes[in_lower_case(*answer)];
       ++vote.count;
       vote.candidates.push_back(i);
@@ -70,7 +71,7 @@ Integration majority(std::span<const Candidate> candidates, const RE2* pattern) 
   };
   for (auto& [answer, vote] : votes) {
     std::ranges::sort(vote.candidates, better);
-    vote.answer = *answer_of(candidates[vote.candidates.front()].text, pattern);
+    vote.answer = *answers[vote.candidates.front()];
     result.votes.push_back(std::move(vote));
   }
   std::ranges::sort(result.votes, [&](const Vote& a, const Vote& b) {

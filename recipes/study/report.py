@@ -24,7 +24,7 @@ def read_record(name):
 
 
 class Run:
-    """One arm with one seed: its record, if it is finished."""
+    """One arm with one seed: its record, as far as it was trained."""
 
     def __init__(self, name, size, config, seed, settings):
         self.name, self.size, self.config, self.seed, self.settings = name, size, config, int(seed), settings
@@ -40,10 +40,12 @@ class Run:
         """[(tokens, {text: {nats, bits_per_byte}})], of the whole run."""
         return [(v["tokens"], v["texts"]) for v in self.record["valid"]]
 
+    def losses(self):
+        """[(tokens, mean over the held-out texts, nats per token)], of the whole run."""
+        return [(tokens, mean(v["nats"] for v in texts.values())) for tokens, texts in self.valid()]
+
     def loss(self):
-        """Mean over the held-out texts, nats per token, at the end."""
-        last = self.valid()[-1][1]
-        return sum(v["nats"] for v in last.values()) / len(last)
+        return self.losses()[-1][1]
 
     def speed(self, protocol, streams):
         for case in self.get("decode") or []:
@@ -105,6 +107,10 @@ class Size:
     def by_loss(self):
         return sorted(self.arms, key=self.loss)
 
+    def first_runs(self):
+        """One of each arm, the best arm first, then those that were stopped."""
+        return [self.arms[arm][0] for arm in self.by_loss()] + self.stopped
+
     def against(self, arm, other="vanilla"):
         if arm == other or other not in self.arms:
             return ""
@@ -137,11 +143,11 @@ def quality(size):
 
 def on_the_way(size):
     """Losses at the same number of tokens and the same learning rate: how runs that were stopped compare."""
-    runs = [size.arms[arm][0] for arm in size.by_loss()] + size.stopped
+    runs = size.first_runs()
     at = sorted({tokens for run in runs for tokens, _ in run.valid()})
     rows = []
     for run in runs:
-        losses = {tokens: mean(v["nats"] for v in texts.values()) for tokens, texts in run.valid()}
+        losses = dict(run.losses())
         rows.append([f"`{run.name}`" + ("" if run.finished else " (stopped)"), number(run.record["flops_per_token"] / 1e6, 1),
                      *(number(losses.get(tokens), 3) for tokens in at)])
     return table(["arm, mean nats after", "training MFLOP/token", *(f"{tokens / 1e6:.1f} M" for tokens in at)], rows)
@@ -149,7 +155,7 @@ def on_the_way(size):
 
 def speeds(size):
     rows = []
-    for run in [size.arms[arm][0] for arm in size.by_loss()] + size.stopped:
+    for run in size.first_runs():
         arm = run.name
         info, prefill = run.get("info"), run.get("prefill")
         if not info or not prefill:
@@ -243,8 +249,8 @@ def figures(size):
     arms = size.by_loss()
     first = {arm: size.arms[arm][0] for arm in arms}
     out = pareto(size)
-    curves = [(label, [(t / 1e6, mean(v["nats"] for v in valid.values())) for t, valid in run.valid()])
-              for label, run in [*first.items(), *((f"{r.name} (stopped)", r) for r in size.stopped)]]
+    curves = [(run.name + ("" if run.finished else " (stopped)"), [(tokens / 1e6, loss) for tokens, loss in run.losses()])
+              for run in size.first_runs()]
     out += lines(f"curves-{size.name}", "Held-out loss over training", "million tokens", "nats per token, mean of the held-out texts", curves)
     context = [(arm, [((b["from"] * b["to"]) ** 0.5, b["nats"]) for b in run.get("long")["by_context"] if b["from"] >= 16])
                for arm, run in first.items() if run.get("long")]

@@ -6,7 +6,7 @@
 #   train     one thread a training, as many at once as there are CPUs; JOBS=n says otherwise
 #   measure   what the held-out texts say: agreement of recgen, loss by position and by context
 #   speed     of decoding and prefill: one after another, on a machine that should do nothing else
-#   report    recipes/study/results/, a record of each finished run, and from these docs/study.md and docs/study/*.svg
+#   report    recipes/study/results/, a record of each run, and from these docs/study.md and docs/study/*.svg
 #
 # Needs a built photon and photon-train, the data of recipes/prepare_data.sh, python3 and gnuplot.  Run it again after
 # an interruption: what is finished is kept, and trainings go on from their last checkpoint.
