@@ -1,4 +1,4 @@
-// usable_cpus(): affinity mask and cgroup quota (v2 and v1); OpenMP's spinning.
+// usable_cpus(): affinity mask and cgroup quota (v2 and v1); settings that libraries read before main().
 #include "base/threads.h"
 
 #include <sched.h>
@@ -47,10 +47,20 @@ std::string cpu_model() {
   return "unknown";
 }
 
-void limit_openmp_spinning(char** argv) {
-  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-  ::setenv("GOMP_SPINCOUNT", "1000", /*overwrite=*/0);
-  ::execv("/proc/self/exe", argv);  // returns only where that file is missing: then spinning stays as it was
+Environment openmp_settings() {
+  if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return {};
+  return {{"GOMP_SPINCOUNT", "1000"}};
+}
+
+void start_with(const Environment& settings, char** argv) {
+  bool changed = false;
+  for (const auto& [name, value] : settings) {
+    const char* before = std::getenv(name.c_str());
+    if (before != nullptr && value == before) continue;
+    ::setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
+    changed = true;
+  }
+  if (changed) ::execv("/proc/self/exe", argv);  // returns only where that file is missing: then all stays as it was
 }
 
 }  // namespace photon

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace photon {
@@ -12,10 +13,16 @@ std::int64_t usable_cpus();
 /// The CPU's name as the system gives it, for the record of a measurement; "unknown" where it gives none.
 std::string cpu_model();
 
-/// Lets OpenMP's idle threads sleep after microseconds instead of spinning for milliseconds: where CPUs are shared, a
-/// spinning thread takes the CPU from the one it waits for (measured: 20 times slower generation).  libgomp reads its
-/// settings before main(), so this starts the program anew, once; call it first.  A user's own OMP_WAIT_POLICY or
-/// GOMP_SPINCOUNT is left as it is.
-void limit_openmp_spinning(char** argv);
+/// Environment variables and their values.
+using Environment = std::map<std::string, std::string>;
+
+/// What lets OpenMP's idle threads sleep after microseconds instead of spinning for milliseconds: where CPUs are
+/// shared, a spinning thread takes the CPU from the one it waits for (measured: 20 times slower generation).  Empty
+/// where the user has an OMP_WAIT_POLICY or GOMP_SPINCOUNT.
+Environment openmp_settings();
+
+/// Sets variables that libraries read before main(), so it starts the program anew if one of them has another value;
+/// call it first.
+void start_with(const Environment& settings, char** argv);
 
 }  // namespace photon

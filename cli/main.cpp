@@ -12,7 +12,7 @@
 #include "cli/commands.h"
 
 int main(int argc, char** argv) {
-  photon::limit_openmp_spinning(argv);
+  photon::start_with(photon::openmp_settings(), argv);
   spdlog::set_default_logger(spdlog::stderr_color_mt("photon"));
   spdlog::set_pattern("%^%l%$: %v");
 

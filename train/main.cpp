@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "base/version.h"
+#include "train/blas.h"
 #include "train/trainer.h"
 
 namespace {
@@ -34,7 +35,9 @@ void catch_signals() {
 }  // namespace
 
 int main(int argc, char** argv) {
-  photon::limit_openmp_spinning(argv);
+  photon::Environment settings = photon::openmp_settings();
+  settings.merge(photon::blas_settings());
+  photon::start_with(settings, argv);
   spdlog::set_default_logger(spdlog::stderr_color_mt("photon-train"));
   spdlog::set_pattern("%^%l%$: %v");
 

@@ -149,7 +149,7 @@ bool run(const Arguments& arguments) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  photon::limit_openmp_spinning(argv);
+  photon::start_with(photon::openmp_settings(), argv);
   CLI::App app{"Holds llama.cpp's logits of an exported model against ours; float32 caches on both sides"};
   Arguments arguments;
   app.add_option("folder", arguments.folder, "Model folder without levels")->required();

@@ -190,7 +190,7 @@ def recgen(size):
                          number(r["kl"], 3), f"{100 * r['top1_agreement']:.0f} %", f"{100 * agree['greedy']['equal']:.0f} %",
                          cosines])
     return table(["arm", "text", "exact, nats", "recgen, nats", "difference", "KL", "same top 1", "greedy, 64 tokens equal",
-                  "cos(X̂, X) by level"], rows)
+                  "cos(X̂, X) by level"], rows) if rows else ""
 
 
 COLOURS = ["#3b6ea5", "#c0504d", "#5a9e4b", "#8064a2", "#d08a2e", "#3aa6a6", "#7f7f7f", "#b5651d", "#d16ba5", "#4f4f4f",
@@ -302,7 +302,8 @@ def main():
         if size.stopped:
             text += "\nOn the way:\n\n" + on_the_way(size)
         text += "\n### Speed and memory\n\nTokens per second; decoding at a context of 2,048, medians (least to most).\n\n" + speeds(size)
-        text += "\n### recgen\n\n" + recgen(size)
+        if agreement := recgen(size):
+            text += "\n### recgen\n\n" + agreement
         text += "\n### Figures\n\n" + figures(size)
     missing = [r for r in runs if not r.finished]
     if missing:
