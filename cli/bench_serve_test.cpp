@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <CLI/Error.hpp>
 #include <atomic>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -21,8 +22,6 @@ namespace {
 
 using nlohmann::json;
 using namespace testing_support;
-
-void add_bench(CLI::App& app) { add_bench_serve(*app.add_subcommand("bench")); }
 
 // ---- the plan ----
 

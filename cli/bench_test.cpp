@@ -1,20 +1,21 @@
 // The command line of photon bench: what is refused before anything is measured, and as what.
 #include <gtest/gtest.h>
 
-#include <CLI/CLI.hpp>
+#include <CLI/Error.hpp>
+#include <iterator>
+#include <sstream>
 #include <string>
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/testing.h"
 
 namespace photon {
 namespace {
 
 void run(const std::string& arguments) {
-  CLI::App app;
-  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as main() does
-  add_bench(app);
-  app.parse("bench " + arguments);
+  std::istringstream words(arguments);
+  testing_support::run_command(add_bench, "bench", {std::istream_iterator<std::string>(words), {}});
 }
 
 const std::string configs = PHOTON_SOURCE_DIR "/configs/";

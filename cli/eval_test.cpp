@@ -1,6 +1,7 @@
 // Properties of photon eval: what it prints is what its record says, and nothing runs on broken data.
 #include <gtest/gtest.h>
 
+#include <CLI/Error.hpp>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>

@@ -1,12 +1,12 @@
 // Properties of `photon export`: the tokenizer goes along, and what GGUF cannot express is refused without a file.
 #include <gtest/gtest.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <string>
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/testing.h"
 #include "text/sentencepiece_model.h"
 #include "text/testing.h"
 #include "weights/gguf_testing.h"
@@ -30,10 +30,8 @@ class Export : public ::testing::Test {
   }
   // The error's message, or "" if the file was written.
   std::string run() const {
-    CLI::App app;
-    add_export(app);
     try {
-      app.parse("export " + (folder / "model").string() + " --gguf " + gguf().string());
+      testing_support::run_command(add_export, "export", {folder / "model", "--gguf", gguf()});
     } catch (const InputError& e) {
       EXPECT_FALSE(fs::exists(gguf()));
       return e.what();

@@ -118,11 +118,10 @@ TEST_F(SelfcheckCommand, AFailedCheckFailsTheCommandAfterAllAreTold) {
                        return std::vector<std::byte>(n);
                      }});
   write_safetensors(model + "/model.safetensors", std::move(zeros));
-  ::testing::internal::CaptureStdout();
-  CLI::App app;
-  add_selfcheck(app);
-  EXPECT_THROW(app.parse("selfcheck -m " + model + " -n 64 --threads 1"), Error);
-  const std::string text = ::testing::internal::GetCapturedStdout();
+  std::string text;
+  EXPECT_THROW(
+      testing_support::run_command(add_selfcheck, "selfcheck", {"-m", model, "-n", "64", "--threads", "1"}, &text),
+      Error);
   EXPECT_NE(text.find("FAIL  causality"), std::string::npos) << text;
   EXPECT_NE(text.find("FAIL  recgen keeps"), std::string::npos) << text;
   EXPECT_NE(text.find("2 failed"), std::string::npos) << text;

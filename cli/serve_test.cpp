@@ -68,6 +68,16 @@ class Process {
     return eventually([&] { return Client(port_).ask(get("/health")).status == status; });
   }
   bool ready() { return health(200); }
+  // Running or in the queue, by /metrics.
+  bool has_requests(int n) {
+    return eventually([&] {
+      std::istringstream metrics(Client(port_).ask(get("/metrics")).body);
+      double sum = 0;
+      for (std::string line; std::getline(metrics, line);)
+        if (line.starts_with("photon:num_requests_")) sum += std::stod(line.substr(line.rfind(' ')));
+      return sum == n;
+    });
+  }
   Client streaming(int n_tokens) {
     Client client(port_);
     client.send(post("/v1/completions", fmt::format(R"({{"prompt": [1, 2, 3], "stream": true, "ignore_eos": true,)"
@@ -141,6 +151,7 @@ TEST(Serve, DrainingEndsAtItsDeadline) {
   ASSERT_TRUE(client.sees("data: "));
   Client waiting(process.port());
   waiting.send(post("/v1/completions", R"({"prompt": [1], "ignore_eos": true, "max_tokens": 300000})"));
+  ASSERT_TRUE(process.has_requests(2));
   process.signal(SIGTERM);
   EXPECT_EQ(process.exit_code(), 0);
   expect_cut_off(client);
