@@ -111,6 +111,10 @@ class Size:
         """One of each arm, the best arm first, then those that were stopped."""
         return [self.arms[arm][0] for arm in self.by_loss()] + self.stopped
 
+    def all_runs(self):
+        """With every seed."""
+        return [run for arm in self.by_loss() for run in self.arms[arm]] + self.stopped
+
     def against(self, arm, other="vanilla"):
         if arm == other or other not in self.arms:
             return ""
@@ -143,12 +147,13 @@ def quality(size):
 
 def on_the_way(size):
     """Losses at the same number of tokens and the same learning rate: how runs that were stopped compare."""
-    runs = size.first_runs()
+    runs = size.all_runs()
     at = sorted({tokens for run in runs for tokens, _ in run.valid()})
     rows = []
     for run in runs:
         losses = dict(run.losses())
-        rows.append([f"`{run.name}`" + ("" if run.finished else " (stopped)"), number(run.record["flops_per_token"] / 1e6, 1),
+        seed = f", seed {run.seed}" if run.seed > 1 else ""
+        rows.append([f"`{run.name}`" + seed + ("" if run.finished else " (stopped)"), number(run.record["flops_per_token"] / 1e6, 1),
                      *(number(losses.get(tokens), 3) for tokens in at)])
     return table(["arm, mean nats after", "training MFLOP/token", *(f"{tokens / 1e6:.1f} M" for tokens in at)], rows)
 
