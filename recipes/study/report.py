@@ -73,8 +73,9 @@ def mean(values):
     return sum(values) / len(values)
 
 
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "|".join("---" if i == 0 else "--:" for i in range(len(header))) + "|"]
+def table(header, rows, text_columns=1):
+    align = ["---" if i < text_columns else "--:" for i in range(len(header))]
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(align) + "|"]
     lines += ["| " + " | ".join(str(c) for c in row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
@@ -281,7 +282,7 @@ def record(runs):
     if speed:
         text += (f" Speeds: {speed['cpu']}, {speed['threads']} threads, {speed['isa']}, weights and KV caches in bf16, medians of "
                  f"{speed['repeats']} rounds, commit {speed['commit']}.")
-    return text + "\n\n" + table(["data", "SHA-256 of the tokens"], [[f"`{n}`", f"`{h}`"] for n, h in files.items()])
+    return text + "\n\n" + table(["data", "SHA-256 of the tokens"], [[f"`{n}`", f"`{h}`"] for n, h in files.items()], text_columns=2)
 
 
 def main():
@@ -293,7 +294,7 @@ def main():
     with open("recipes/study/findings.md") as f:
         findings = f.read()
     text = "<!-- Written by recipes/study/report.py from recipes/study/results/; the prose is recipes/study/findings.md. -->\n\n" + findings
-    text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{config}`", what] for config, what in WHAT.items()])
+    text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{config}`", what] for config, what in WHAT.items()], text_columns=2)
     for name in dict.fromkeys(r.size for r in done):
         size = Size(name, [r for r in runs if r.size == name])
         first = next(iter(size.arms.values()))[0]
