@@ -159,8 +159,17 @@ def on_the_way(size):
     return table(["arm, mean nats after", "training MFLOP/token", *(f"{tokens / 1e6:.1f} M" for tokens in at)], rows)
 
 
+def training_rate(size, run, cpu):
+    """Of one thread of that CPU, by one of the arm's seeds."""
+    for record in (r.record for r in size.arms.get(run.name, [run])):
+        if record["machine"]["cpu"] == cpu:
+            return f"{record['training_tok_s']:,.0f} ({record['recipe']['compute']['precision']})"
+    return "–"
+
+
 def speeds(size):
     rows = []
+    vanilla = next((run.speed("hiergen", 64) for run in size.arms.get("vanilla", [])), None)
     for run in size.first_runs():
         arm = run.name
         info, prefill = run.get("info"), run.get("prefill")
@@ -174,9 +183,9 @@ def speeds(size):
             first = protocol == "hiergen"
             rows.append([
                 f"`{arm}`" if first else "", protocol, number(run.loss(), 3) if first and run.finished else "", spread(one), spread(many), number(prefill[0]["tokens_per_s"]) if first else "",
-                number(run.record["training_tok_s"]) if first else "",
+                training_rate(size, run, one["cpu"]) if first else "",
                 number(kv["kv_bytes_per_token"]), number(kv["kv_bytes_constant"] / 1e3, 1), number(many["tpm"]),
-                number(many["tpm"] / size.arms["vanilla"][0].speed("hiergen", 64)["tpm"], 1) + "×",
+                number(many["tpm"] / vanilla["tpm"], 1) + "×" if vanilla else "",
             ])
     return table(["arm", "protocol", "mean nats", "decode, 1 stream", "64 streams", "prefill", "training, one thread", "growing KV B/token",
                   "constant KV kB", "TPM, 64 streams", "against vanilla"], rows) if rows else ""
@@ -302,7 +311,7 @@ def main():
         text += (f"\n## {TITLES[name]}\n\n{tokens / 1e6:.2f} M tokens each, {first.record['recipe']['batch']['sequences']} windows of "
                  f"{first.record['recipe']['batch']['tokens']} a step, peak learning rate {first.record['recipe']['optimizer']['lr']:g}. Held-out loss at the end:\n\n")
         text += quality(size)
-        text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} arms were trained twice): smaller "
+        text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} {'arm was' if size.n_repeated == 1 else 'arms were'} trained twice): smaller "
                  "differences are unresolved.\n" if size.spread is not None else
                  "\nOne seed only: no difference at this size is resolved.\n")
         if size.stopped:
