@@ -53,14 +53,9 @@ Environment openmp_settings() {
 }
 
 void start_with(const Environment& settings, char** argv) {
-  bool changed = false;
-  for (const auto& [name, value] : settings) {
-    const char* before = std::getenv(name.c_str());
-    if (before != nullptr && value == before) continue;
-    ::setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
-    changed = true;
-  }
-  if (changed) ::execv("/proc/self/exe", argv);  // returns only where that file is missing: then all stays as it was
+  if (settings.empty()) return;
+  for (const auto& [name, value] : settings) ::setenv(name.c_str(), value.c_str(), /*overwrite=*/1);
+  ::execv("/proc/self/exe", argv);  // returns only where that file is missing: then all stays as it was
 }
 
 }  // namespace photon

@@ -21,8 +21,8 @@ using Environment = std::map<std::string, std::string>;
 /// where the user has an OMP_WAIT_POLICY or GOMP_SPINCOUNT.
 Environment openmp_settings();
 
-/// Sets variables that libraries read before main(), so it starts the program anew if one of them has another value;
-/// call it first.
+/// Sets variables that libraries read before main(), so it starts the program anew; call it first.
+/// @param settings  variables that have no value yet, which ends this after one new start; nothing happens without any
 void start_with(const Environment& settings, char** argv);
 
 }  // namespace photon
