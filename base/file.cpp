@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <openssl/evp.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -109,6 +110,21 @@ void write_atomically(const fs::path& path, const std::function<void(FileWriter&
 
 void write_atomically(const fs::path& path, std::string_view text) {
   write_atomically(path, [&](FileWriter& out) { out.write(text); });
+}
+
+LockedFile::LockedFile(const fs::path& path, const std::string& busy)
+    : fd_(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644)) {
+  if (fd_ < 0) fail(path, "open");
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+  ::close(fd_);
+  throw InputError(busy);
+}
+LockedFile& LockedFile::operator=(LockedFile&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+LockedFile::~LockedFile() {
+  if (fd_ >= 0) ::close(fd_);
 }
 
 std::string read_text(const fs::path& path, std::int64_t max_bytes) {

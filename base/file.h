@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace photon {
 
@@ -47,6 +48,22 @@ class FileWriter {
 /// rename, fsync of the folder.  If `produce` or the disk fails, the old file is untouched and the temporary removed.
 void write_atomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& produce);
 void write_atomically(const std::filesystem::path& path, std::string_view text);
+
+/// A file open for appending, created if it is missing, that one process has at a time.
+class LockedFile {
+ public:
+  LockedFile() = default;
+  /// @throws InputError if it cannot be opened, or with `busy` if it is open elsewhere.
+  LockedFile(const std::filesystem::path& path, const std::string& busy);
+  LockedFile(LockedFile&& other) noexcept { *this = std::move(other); }
+  LockedFile& operator=(LockedFile&& other) noexcept;
+  ~LockedFile();
+
+  int fd() const { return fd_; }
+
+ private:
+  int fd_ = -1;
+};
 
 /// The whole file as text; InputError if it is missing, no regular file, or larger than max_bytes.
 std::string read_text(const std::filesystem::path& path, std::int64_t max_bytes = 64 << 20);

@@ -3,11 +3,11 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <string>
 
 #include "base/error.h"
+#include "base/temporary_folder.h"
 
 namespace photon {
 namespace {
@@ -16,13 +16,10 @@ namespace fs = std::filesystem;
 
 class Files : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "photon-files-XXXXXX").string();
-    folder = ::mkdtemp(pattern.data());
+  std::size_t entries() const {
+    return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder.path()), {}));
   }
-  void TearDown() override { fs::remove_all(folder); }
-  std::size_t entries() const { return static_cast<std::size_t>(std::distance(fs::directory_iterator(folder), {})); }
-  fs::path folder;
+  testing_support::TemporaryFolder folder;
 };
 
 TEST_F(Files, Sha256MatchesThePublishedVector) {
@@ -47,7 +44,8 @@ TEST_F(Files, AFailedWriteKeepsTheOldFileAndLeavesNothingBehind) {
 TEST_F(Files, OnlyRegularFilesAreMapped) {
   ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
   fs::create_symlink(folder / "loop", folder / "loop");
-  for (const fs::path& path : {folder, folder / "fifo", folder / "loop", folder / "missing", fs::path("/dev/zero")})
+  for (const fs::path& path :
+       {folder.path(), folder / "fifo", folder / "loop", folder / "missing", fs::path("/dev/zero")})
     EXPECT_THROW(MappedFile{path}, InputError) << path;
 }
 

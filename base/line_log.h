@@ -6,6 +6,8 @@
 #include <functional>
 #include <string_view>
 
+#include "base/file.h"
+
 namespace photon {
 
 /// Each line is in the file when append() returns, whole: it is written at once.
@@ -16,9 +18,6 @@ class LineLog {
   /// @throws InputError if the file cannot be read or written, or another LineLog has it open; whatever `keep` throws,
   /// with the file unchanged.
   LineLog(const std::filesystem::path& path, const std::function<bool(std::string_view line, std::int64_t n)>& keep);
-  LineLog(const LineLog&) = delete;
-  LineLog& operator=(const LineLog&) = delete;
-  ~LineLog();
 
   void append(std::string_view line);  ///< without its end
   bool empty() const { return empty_; }
@@ -27,7 +26,7 @@ class LineLog {
 
  private:
   std::filesystem::path path_;
-  int fd_ = -1;
+  LockedFile file_;
   bool empty_ = true;
 };
 

@@ -2,13 +2,13 @@
 #include "base/line_log.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/temporary_folder.h"
 
 namespace photon {
 namespace {
@@ -17,15 +17,9 @@ namespace fs = std::filesystem;
 
 class LineLogIn : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "photon-log-XXXXXX").string();
-    folder = ::mkdtemp(pattern.data());
-    path = folder / "log.jsonl";
-  }
-  void TearDown() override { fs::remove_all(folder); }
-
   static bool all(std::string_view, std::int64_t) { return true; }
-  fs::path folder, path;
+  testing_support::TemporaryFolder folder;
+  fs::path path = folder / "log.jsonl";
 };
 
 TEST_F(LineLogIn, OneWriterAtATime) {

@@ -10,9 +10,9 @@
 namespace photon {
 namespace {
 
-constexpr std::uint64_t seed = 7;
+constexpr std::uint64_t bench_seed = 7;
 
-ModelBench bench_of(const Spec& spec, std::uint64_t seed_of_run = seed) {
+ModelBench bench_of(const Spec& spec, std::uint64_t seed_of_run = bench_seed) {
   return ModelBench(random_model(spec, {.weights = WeightType::f32, .kv = KvType::f32}, seed_of_run), seed_of_run);
 }
 
@@ -41,7 +41,7 @@ TEST_P(Decoding, CountsTokensAndHoldsTheKvBytesOfTheAccounting) {
 
 TEST_P(Decoding, IsTheSameInEverySampleAndOtherwiseForAnotherSeed) {
   const Workload workload{.streams = 2, .context = 2 * whole_groups(GetParam().spec, 1), .tokens = 4};
-  ModelBench bench = bench_of(GetParam().spec), other = bench_of(GetParam().spec, seed + 1);
+  ModelBench bench = bench_of(GetParam().spec), other = bench_of(GetParam().spec, bench_seed + 1);
   const std::string hash = bench.decode(workload).logits_hash;
   EXPECT_EQ(bench.decode(workload).logits_hash, hash);
   EXPECT_NE(other.decode(workload).logits_hash, hash);

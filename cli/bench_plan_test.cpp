@@ -5,14 +5,12 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "engine/test_models.h"
+#include "cli/bench_testing.h"
 
 namespace photon {
 namespace {
 
-BenchSource source_of(const std::string& name) {
-  return {.path = name + ".json", .spec = tiny_spec(name), .dtype = WeightType::f32, .kv = KvType::f32};
-}
+using testing_support::source_of;
 
 template <class Act>
 std::string message_of(const Act& act) {

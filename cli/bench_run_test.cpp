@@ -4,17 +4,15 @@
 
 #include "base/error.h"
 #include "cli/bench_plan.h"
-#include "engine/test_models.h"
+#include "cli/bench_testing.h"
 #include "kernels/kernels.h"
 
 namespace photon {
 namespace {
 
-const BenchOptions quick{.repeats = 2, .probe_bytes = 1 << 20};
+using testing_support::source_of;
 
-BenchSource source_of(const std::string& name, WeightType dtype = WeightType::f32) {
-  return {.path = name + ".json", .spec = tiny_spec(name), .dtype = dtype, .kv = KvType::f32};
-}
+const BenchOptions quick{.repeats = 2, .probe_bytes = 1 << 20};
 
 TEST(RunBench, MeasuresEveryCaseInEveryRound) {
   const std::vector sources{source_of("vanilla"), source_of("paper", WeightType::int8)};

@@ -2,7 +2,6 @@
 // honestly is refused and leaves no model behind.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <CLI/Error.hpp>
 #include <algorithm>
@@ -12,6 +11,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/temporary_folder.h"
 #include "cli/commands.h"
 #include "cli/testing.h"
 #include "kernels/kernels.h"
@@ -35,14 +35,10 @@ Spec odd_spec() {
 class Quantize : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "photon-quantize-XXXXXX").string();
-    root = ::mkdtemp(pattern.data());
-    in = root / "in", out = root / "out";
     init_model_folder(odd_spec(), in, {.seed = 1, .shake = true});
     write_atomically(in / tokenizer_file, "pieces");
     set_threads(2);
   }
-  void TearDown() override { fs::remove_all(root); }
 
   static std::string run(const std::vector<std::string>& arguments) {
     return testing_support::run_command(add_quantize, "quantize", arguments);
@@ -73,7 +69,8 @@ class Quantize : public ::testing::Test {
     write_safetensors(in / weights_file, tensors);
   }
 
-  fs::path root, in, out;
+  testing_support::TemporaryFolder root;
+  fs::path in = root / "in", out = root / "out";
 };
 
 TEST_F(Quantize, WritesWhatQuantizeRowMakesOfEveryRowAndReportsTheLoss) {

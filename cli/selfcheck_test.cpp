@@ -95,11 +95,11 @@ TEST_F(SelfcheckCommand, PrintsALineForEachCheckAndNoneFails) {
 }
 
 TEST_F(SelfcheckCommand, JsonHoldsEveryNumberWithItsTolerance) {
-  const auto json = nlohmann::json::parse(run({"--json"}));
-  EXPECT_EQ(json["model"], model);
-  EXPECT_EQ(json["passed"], true);
-  EXPECT_EQ(json["checks"].size(), 13u);
-  for (const auto& check : json["checks"]) {
+  const auto report = nlohmann::json::parse(run({"--json"}));
+  EXPECT_EQ(report["model"], model);
+  EXPECT_EQ(report["passed"], true);
+  EXPECT_EQ(report["checks"].size(), 13u);
+  for (const auto& check : report["checks"]) {
     EXPECT_EQ(check["verdict"], check["tolerance"].is_null() ? "info" : "PASS") << check;
     if (!check["tolerance"].is_null()) {
       EXPECT_LE(check["value"], check["tolerance"]);

@@ -47,13 +47,6 @@ TEST_P(AgreementOf, HiergenIsTheForwardPassBitForBit) {
   EXPECT_GT(hiergen.tokens.model_nats, 0);
 }
 
-std::vector<double> log_softmax(std::vector<double> logits) {
-  double sum = 0;
-  for (const double x : logits) sum += std::exp(x);
-  for (double& x : logits) x -= std::log(sum);
-  return logits;
-}
-
 double cosine(const std::vector<double>& a, const std::vector<double>& b) {
   double ab = 0, aa = 0, bb = 0;
   for (std::size_t i = 0; i < a.size(); ++i) ab += a[i] * b[i], aa += a[i] * a[i], bb += b[i] * b[i];

@@ -15,13 +15,6 @@
 namespace photon {
 namespace {
 
-std::vector<double> log_softmax(std::vector<double> logits) {
-  double sum = 0;
-  for (const double x : logits) sum += std::exp(x);
-  for (double& x : logits) x -= std::log(sum);
-  return logits;
-}
-
 // What one document adds to a comparison, from the logits of both models' reference passes.
 struct Expected {
   double n = 0, kl = 0, kl_squares = 0, kl_max = 0, agreement = 0, reference_nats = 0, model_nats = 0;

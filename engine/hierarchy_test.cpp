@@ -211,7 +211,7 @@ TEST_P(EverySpec, CachesHoldTheBytesThatTheAccountingSays) {
 }
 
 // Positions that the rows of one stack see, by the spans' definition.
-struct Expected {
+struct ExpectedTraffic {
   std::int64_t read = 0, written = 0;
   void add(const StackSpec& s, std::int64_t visible, bool output = true) {
     const std::int64_t bytes = kv_bytes_per_position(s, KvType::f32);
@@ -233,7 +233,7 @@ TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
     const Hierarchy::Extension next{&sequence, {&token, 1}};
     hierarchy.step({&next, 1});
   }
-  Expected want;
+  ExpectedTraffic want;
   if (spec().trunk)
     for (std::int64_t p = 0; p <= n; ++p) want.add(*spec().trunk, p + 1);
   for (std::int64_t l = 1; l <= spec().n_levels(); ++l) {
@@ -291,7 +291,7 @@ TEST(Prefill, StreamDecodersReplayTheirReachAlone) {
   hierarchy.next_logits(batch);
   const GroupLayout layout(model.spec.level(1));  // R = 1, C = 4, two layers of stream(7)
   const std::int64_t last = layout.row_of(403), first = (last - 2 * 6) / 5 * 5;
-  Expected want;
+  ExpectedTraffic want;
   for (std::int64_t row = first; row <= last; ++row)
     want.add(model.spec.level(1).decoder, std::min<std::int64_t>(row - first + 1, 7), row == last);
   EXPECT_EQ(sequence.decoder(1).caches.front().traffic().bytes_read, want.read);

@@ -249,6 +249,13 @@ struct Reference {
 
 }  // namespace
 
+std::vector<double> log_softmax(std::vector<double> logits) {
+  double sum = 0;
+  for (const double x : logits) sum += std::exp(x);
+  for (double& x : logits) x -= std::log(sum);
+  return logits;
+}
+
 std::vector<std::vector<double>> reference_logits(const std::filesystem::path& model_folder,
                                                   std::span<const std::int32_t> tokens) {
   return Reference(model_folder).logits(tokens);

@@ -14,6 +14,9 @@ namespace photon {
 std::vector<std::vector<double>> reference_logits(const std::filesystem::path& model_folder,
                                                   std::span<const std::int32_t> tokens);
 
+/// Of one position's logits.
+std::vector<double> log_softmax(std::vector<double> logits);
+
 /// recgen, docs/architecture.md §3: logits of each generated token, given that these came out.  The prompt is a whole
 /// number of top-level groups, so is what was generated.
 std::vector<std::vector<double>> reference_recgen_logits(const std::filesystem::path& model_folder,

@@ -13,7 +13,8 @@
 namespace photon {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(Specs, EveryScheduler, testing::ValuesIn(tiny_specs()), testing::PrintToStringParamName());
+class EveryPrefixCache : public EveryScheduler {};
+INSTANTIATE_TEST_SUITE_P(Specs, EveryPrefixCache, testing::ValuesIn(tiny_specs()), testing::PrintToStringParamName());
 
 SchedulerOptions caching() { return {.kv_budget_bytes = some_budget}; }
 
@@ -25,7 +26,7 @@ Recorder ask(Scheduler& scheduler, const Request& request) {
   return recorder;
 }
 
-TEST_P(EveryScheduler, AConversationReusesEveryTurnBeforeIt) {
+TEST_P(EveryPrefixCache, AConversationReusesEveryTurnBeforeIt) {
   const Model model = load_model(folder.path());
   Scheduler scheduler(model, caching());
   std::vector<std::int32_t> talk;
@@ -59,7 +60,7 @@ TEST_P(EveryScheduler, AConversationReusesEveryTurnBeforeIt) {
 }
 
 // The prompt's last boundary comes soon after an answer, whose decoders have begun: its state needs them.
-TEST_P(EveryScheduler, AShortQuestionAfterAnAnswerIsFoundAgain) {
+TEST_P(EveryPrefixCache, AShortQuestionAfterAnAnswerIsFoundAgain) {
   const Model model = load_model(folder.path());
   Request request{.prompt = random_tokens(2 * group() + 40, spec().vocab_size, 1),
                   .n_tokens = group() + 3,
@@ -78,7 +79,7 @@ TEST_P(EveryScheduler, AShortQuestionAfterAnAnswerIsFoundAgain) {
   }
 }
 
-TEST_P(EveryScheduler, TheSamePromptAgainIsFoundUpToItsLastBoundary) {
+TEST_P(EveryPrefixCache, TheSamePromptAgainIsFoundUpToItsLastBoundary) {
   const Model model = load_model(folder.path());
   for (const std::int64_t n : {10 * group() + 40, 10 * group() + 40 + group() - 1}) {
     Scheduler scheduler(model, caching());

@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 using testing_support::TemporaryFolder;
 
-const fs::path testdata = fs::path(PHOTON_SOURCE_DIR) / "eval" / "testdata";
+const fs::path data_folder = fs::path(PHOTON_SOURCE_DIR) / "eval" / "testdata";
 constexpr std::int32_t bos = 1;
 
 // A tiny model of the test tokenizer's vocabulary.
@@ -55,7 +55,7 @@ INSTANTIATE_TEST_SUITE_P(Models, Evaluation, testing::Values(tiny_specs().front(
 
 TEST_P(Evaluation, LogLikelihoodsAreTheEnginesSums) {
   for (const Task& task : all_tasks()) {
-    const TaskData data = load_task(task, testdata, 1);
+    const TaskData data = load_task(task, data_folder, 1);
     for (std::size_t d = 0; d < 6; ++d) {
       const DocumentScore got = evaluator.score(task, data.documents[d]);
       const auto requests = evaluator.encode(task, data.documents[d]);
@@ -101,7 +101,7 @@ TEST_P(Evaluation, CutContextsAreCountedAndLongAnswersRefused) {
 }
 
 TEST_P(Evaluation, AnInterruptedRunGoesOnWhereItStopped) {
-  const TaskData data = load_task(find_task("piqa"), testdata, 0);
+  const TaskData data = load_task(find_task("piqa"), data_folder, 0);
   const ordered_json settings{{"model", model_record(engine.model())}, {"max_length", 96}};
   const auto no_progress = [](std::int64_t, std::int64_t) {};
   const TemporaryFolder out;
@@ -126,13 +126,13 @@ TEST_P(Evaluation, AnInterruptedRunGoesOnWhereItStopped) {
   const auto lines = read_records(out / "run/piqa.jsonl");
   ASSERT_EQ(lines.size(), data.documents.size());
   EXPECT_EQ(lines[3].id("document"), "3");
-  EXPECT_EQ(lines[3].string("data_sha256"), sha256_file(testdata / "piqa/valid.jsonl"));
+  EXPECT_EQ(lines[3].string("data_sha256"), sha256_file(data_folder / "piqa/valid.jsonl"));
   const auto log = ResultFolder(out / "run", settings).open(data);
   EXPECT_EQ(evaluate(evaluator, data, 2, log.get(), no_progress).scores.size(), 2u);
 }
 
 TEST_P(Evaluation, ForeignResultsAreRefused) {
-  const TaskData data = load_task(find_task("piqa"), testdata, 0);
+  const TaskData data = load_task(find_task("piqa"), data_folder, 0);
   const ordered_json settings{{"max_length", 96}, {"few_shot", 0}};
   const TemporaryFolder out;
   const auto refusal = [&](const ordered_json& of, const TaskData& with) -> std::string {
@@ -154,7 +154,7 @@ TEST_P(Evaluation, ForeignResultsAreRefused) {
   TaskData other = data;
   other.file.sha256[0] ^= 1;
   EXPECT_NE(refusal(settings, other).find("sha256 is"), std::string::npos);
-  EXPECT_NE(refusal(settings, load_task(find_task("piqa"), testdata, 1)).find("examples is null there"),
+  EXPECT_NE(refusal(settings, load_task(find_task("piqa"), data_folder, 1)).find("examples is null there"),
             std::string::npos);
 
   const std::string good = read_text(out / "run/piqa.jsonl");

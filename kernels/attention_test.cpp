@@ -10,34 +10,21 @@
 #include <limits>
 #include <numbers>
 #include <numeric>
-#include <ostream>
 #include <vector>
 
 #include "base/random.h"
 #include "kernels/isa.h"
+#include "kernels/testing.h"
 
 namespace photon {
-
-void PrintTo(const Kernels* table, std::ostream* out) { *out << table->name; }
-
 namespace {
 
-constexpr float NaN = std::numeric_limits<float>::quiet_NaN();
-constexpr KvType types[]{KvType::f32, KvType::bf16, KvType::int8};
+using testing_support::NaN, testing_support::random_floats, testing_support::same_bits;
+
+constexpr KvType kv_types[]{KvType::f32, KvType::bf16, KvType::int8};
 const std::vector<std::int64_t> head_dims{1, 2, 3, 4, 5, 8, 16, 20, 52, 64, 80, 128};
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-std::vector<float> random_floats(std::int64_t n, std::uint64_t seed, double scale = 1) {
-  Random random(seed);
-  std::vector<float> values(at(n));
-  for (float& value : values) value = static_cast<float>(scale * random.normal());
-  return values;
-}
-
-bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
-}
 
 /// One head's positions in pages of S slots, from slot `begin` of the first page on; a ring is one page that wraps.
 /// All other slots hold a byte pattern, 0xff being NaN of any type.
@@ -150,12 +137,8 @@ void attend_by(const Kernels& table, KvType type, std::int64_t h, MatView<const 
                            .out = out});
 }
 
-class EveryIsa : public testing::TestWithParam<const Kernels*> {
+class AttentionOn : public testing_support::EveryIsa {
  protected:
-  void SetUp() override {
-    if (!table().runs_here()) GTEST_SKIP() << "this CPU lacks " << table().name;
-  }
-  static const Kernels& table() { return *GetParam(); }
   // Heads too large for the buffers of an instruction set are left to the scalar code, which rounds nothing.
   static bool rounds(std::int64_t h) { return table().attention != &scalar_attention && h <= 512; }
 
@@ -240,9 +223,9 @@ class EveryIsa : public testing::TestWithParam<const Kernels*> {
   }
 };
 
-TEST_P(EveryIsa, AttentionIsSoftmaxOverTheStoredPositions) {
+TEST_P(AttentionOn, AttentionIsSoftmaxOverTheStoredPositions) {
   std::uint64_t seed = 0;
-  for (const KvType type : types)
+  for (const KvType type : kv_types)
     for (const std::int64_t h : head_dims)
       for (const std::int64_t slots : {1, 4, 7, 16, 64})
         for (const std::int64_t heads : {1, 2, 3, 4}) {
@@ -258,8 +241,8 @@ TEST_P(EveryIsa, AttentionIsSoftmaxOverTheStoredPositions) {
         }
 }
 
-TEST_P(EveryIsa, AttentionOverWrappedRings) {
-  for (const KvType type : types)
+TEST_P(AttentionOn, AttentionOverWrappedRings) {
+  for (const KvType type : kv_types)
     for (const std::int64_t h : {5, 52, 64})
       for (const std::int64_t slots : {4, 7, 16, 64, 100})
         for (const std::int64_t begin : {std::int64_t{1}, slots / 2, slots - 1}) {
@@ -270,8 +253,8 @@ TEST_P(EveryIsa, AttentionOverWrappedRings) {
         }
 }
 
-TEST_P(EveryIsa, RowsHaveTheSameBitsAloneAndInCompany) {
-  for (const KvType type : types)
+TEST_P(AttentionOn, RowsHaveTheSameBitsAloneAndInCompany) {
+  for (const KvType type : kv_types)
     for (const std::int64_t h : {1, 3, 8, 52, 64, 80, 128, 300})
       for (const std::int64_t heads : {1, 3}) {
         const std::int64_t size = 150, n = 110;  // more queries than a tile, positions of three blocks
@@ -299,8 +282,8 @@ TEST_P(EveryIsa, RowsHaveTheSameBitsAloneAndInCompany) {
       }
 }
 
-TEST_P(EveryIsa, WherePagesEndChangesNoBit) {
-  for (const KvType type : types)
+TEST_P(AttentionOn, WherePagesEndChangesNoBit) {
+  for (const KvType type : kv_types)
     for (const std::int64_t h : {3, 8, 52}) {
       const std::int64_t size = 90;
       std::vector<float> first;
@@ -320,8 +303,8 @@ TEST_P(EveryIsa, WherePagesEndChangesNoBit) {
     }
 }
 
-TEST_P(EveryIsa, SlotsThatARowDoesNotSeeChangeNoBit) {
-  for (const KvType type : types)
+TEST_P(AttentionOn, SlotsThatARowDoesNotSeeChangeNoBit) {
+  for (const KvType type : kv_types)
     for (const std::int64_t h : {1, 3, 7, 52, 64})
       for (const std::int64_t slots : {7, 16, 64})
         for (const std::int64_t size : {1, 5, 18, 66}) {
@@ -339,8 +322,8 @@ TEST_P(EveryIsa, SlotsThatARowDoesNotSeeChangeNoBit) {
         }
 }
 
-TEST_P(EveryIsa, LargeScoresStayFinite) {
-  for (const KvType type : types)
+TEST_P(AttentionOn, LargeScoresStayFinite) {
+  for (const KvType type : kv_types)
     for (const double size : {9.0, 1e3, 1e6})  // scores of ±80 and far beyond
       for (const std::int64_t rows : {1, 30}) {
         Cache cache(type, 52, 16, 0);
@@ -354,8 +337,8 @@ TEST_P(EveryIsa, LargeScoresStayFinite) {
       }
 }
 
-TEST_P(EveryIsa, NothingButZeros) {
-  for (const KvType type : types) {
+TEST_P(AttentionOn, NothingButZeros) {
+  for (const KvType type : kv_types) {
     Cache cache(type, 20, 16, 0);
     const std::vector<float> zeros(20), ones(20, 1.0f);
     for (std::int64_t p = 0; p < 70; ++p) cache.append(zeros, p % 2 == 0 ? zeros : ones);
@@ -368,8 +351,8 @@ TEST_P(EveryIsa, NothingButZeros) {
   }
 }
 
-TEST_P(EveryIsa, HeadsOfAnySizeAreRight) {
-  for (const KvType type : types)
+TEST_P(AttentionOn, HeadsOfAnySizeAreRight) {
+  for (const KvType type : kv_types)
     for (const std::int64_t h : {129, 256, 511, 512, 513, 1000}) {
       Cache cache(type, h, 16, 0);
       cache.append_random(70, 4);
@@ -378,7 +361,7 @@ TEST_P(EveryIsa, HeadsOfAnySizeAreRight) {
     }
 }
 
-TEST_P(EveryIsa, RotationTurnsPairsByTheirAngles) {
+TEST_P(AttentionOn, RotationTurnsPairsByTheirAngles) {
   for (const std::int64_t h : {1, 2, 3, 8, 33, 52, 64, 128}) {
     const std::vector<std::int64_t> positions{0, 1, 7, 1000, 1'000'003};
     const std::int64_t heads = 3, half = h / 2, n = std::ssize(positions);
@@ -403,11 +386,11 @@ TEST_P(EveryIsa, RotationTurnsPairsByTheirAngles) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Attention, EveryIsa, testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
+INSTANTIATE_TEST_SUITE_P(EveryIsa, AttentionOn, testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
                          [](const auto& test) { return std::string(test.param->name); });
 
 TEST(KvStore, HoldsWhatItWasGivenUpToTheTypesRounding) {
-  for (const KvType type : types)
+  for (const KvType type : kv_types)
     for (const std::int64_t h : head_dims)
       for (const std::int64_t slots : {1, 7, 16}) {
         Cache cache(type, h, slots, 0);
@@ -434,7 +417,7 @@ TEST(KvStore, HoldsWhatItWasGivenUpToTheTypesRounding) {
 }
 
 TEST(KvStore, WritesItsSlotAloneAndEveryByteOfIt) {
-  for (const KvType type : types)
+  for (const KvType type : kv_types)
     for (const std::int64_t h : {1, 2, 3, 5, 52})
       for (const std::int64_t slots : {1, 4, 7, 16}) {
         const auto k = random_floats(h, 1), v = random_floats(h, 2);

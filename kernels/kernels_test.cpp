@@ -10,47 +10,26 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <ostream>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/random.h"
+#include "kernels/testing.h"
 
 namespace photon {
-
-void PrintTo(const Kernels* table, std::ostream* out) { *out << table->name; }
-
 namespace {
 
-constexpr float NaN = std::numeric_limits<float>::quiet_NaN();
+using testing_support::NaN, testing_support::random_floats, testing_support::same_bits;
 constexpr float inf = std::numeric_limits<float>::infinity();
 // Below, at and above a vector; photon-600m's head, embedding and width.
 const std::vector<std::int64_t> widths{1, 2, 15, 16, 17, 31, 33, 52, 416, 1664};
 
-std::vector<float> random_floats(std::int64_t n, std::uint64_t seed, double scale = 1) {
-  Random random(seed);
-  std::vector<float> values(static_cast<std::size_t>(n));
-  for (float& value : values) value = static_cast<float>(scale * random.normal());
-  return values;
-}
-
 double as_double(float x) { return static_cast<double>(x); }
 
-// Also where both are the same NaN.
-bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
-}
+class RowsOn : public testing_support::EveryIsa {};
 
-class EveryIsa : public testing::TestWithParam<const Kernels*> {
- protected:
-  void SetUp() override {
-    if (!table().runs_here()) GTEST_SKIP() << "this CPU lacks " << table().name;
-  }
-  static const Kernels& table() { return *GetParam(); }
-};
-
-TEST_P(EveryIsa, RmsNorm) {
+TEST_P(RowsOn, RmsNorm) {
   for (const std::int64_t width : widths)
     for (const double scale : {1e-3, 1.0, 1e4}) {
       const auto x = random_floats(width, 1, scale), w = random_floats(width, 2);
@@ -68,7 +47,7 @@ TEST_P(EveryIsa, RmsNorm) {
     }
 }
 
-TEST_P(EveryIsa, ToBf16RoundsToNearestEvenAndKeepsSpecialValues) {
+TEST_P(RowsOn, ToBf16RoundsToNearestEvenAndKeepsSpecialValues) {
   std::vector<float> x{
       0.0f, -0.0f, inf, -inf, NaN, std::bit_cast<float>(0x7f800001u), std::bit_cast<float>(0xffffffffu)};
   for (const std::uint32_t bits : {0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu, 0x7f7fffffu, 0x00000001u,
@@ -90,7 +69,7 @@ TEST_P(EveryIsa, ToBf16RoundsToNearestEvenAndKeepsSpecialValues) {
   }
 }
 
-TEST_P(EveryIsa, LogSumExp) {
+TEST_P(RowsOn, LogSumExp) {
   for (std::int64_t width : {1, 2, 15, 16, 17, 33, 4096, 32000})
     for (const double shift : {0.0, 1e4, -1e4, 3e38}) {
       auto x = random_floats(width, 7, 3);
@@ -105,7 +84,7 @@ TEST_P(EveryIsa, LogSumExp) {
   EXPECT_EQ(table().log_sum_exp(std::vector<float>(20, -inf)), -inf);
 }
 
-TEST_P(EveryIsa, LogSumExpKeepsNaN) {
+TEST_P(RowsOn, LogSumExpKeepsNaN) {
   for (const std::size_t at : {0, 7, 20, 39}) {
     auto x = random_floats(40, 7);
     x[at] = NaN;
@@ -113,7 +92,7 @@ TEST_P(EveryIsa, LogSumExpKeepsNaN) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tables, EveryIsa, testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
+INSTANTIATE_TEST_SUITE_P(EveryIsa, RowsOn, testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
                          [](const auto& table) { return std::string(table.param->name); });
 
 TEST(Dispatch, EndsWithScalarAndItRunsEverywhere) {

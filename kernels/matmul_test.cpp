@@ -12,14 +12,16 @@
 
 #include "base/random.h"
 #include "kernels/kernels.h"
+#include "kernels/testing.h"
 
 namespace photon {
 namespace {
 
-constexpr float NaN = std::numeric_limits<float>::quiet_NaN();
-constexpr std::array types{WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4};
+using testing_support::NaN;
+
+constexpr std::array weight_types{WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4};
 // Below, at and above a pair, a vector and a group; photon-600m's head, embedding and width.
-const std::vector<std::int64_t> widths{1, 2, 15, 31, 32, 33, 52, 416, 1664};
+const std::vector<std::int64_t> inner_sizes{1, 2, 15, 31, 32, 33, 52, 416, 1664};
 
 Matrix<float> random_matrix(std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
   Random random(seed);
@@ -143,8 +145,8 @@ void expect_product(WeightType type, std::int64_t rows, std::int64_t outputs, st
 }
 
 TEST(Matmul, EqualsFloat64ForEveryTypeAndSize) {
-  for (const auto type : types) {
-    for (const auto k : widths) expect_product(type, 5, 33, k);
+  for (const auto type : weight_types) {
+    for (const auto k : inner_sizes) expect_product(type, 5, 33, k);
     for (const std::int64_t outputs : {1, 3, 15, 16, 17, 33, 100}) expect_product(type, 3, outputs, 52);
     for (const std::int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 17, 24, 25, 64})
       for (const std::int64_t outputs : {16, 49, 100}) expect_product(type, rows, outputs, 63);
@@ -152,11 +154,11 @@ TEST(Matmul, EqualsFloat64ForEveryTypeAndSize) {
 }
 
 TEST(Matmul, EqualsFloat64OverManyBlocksOfRows) {
-  for (const auto type : types) expect_product(type, 301, 20, 1664);
+  for (const auto type : weight_types) expect_product(type, 301, 20, 1664);
 }
 
 TEST(Matmul, SwigluOfAGatedPairEqualsFloat64) {
-  for (const auto type : types)
+  for (const auto type : weight_types)
     for (const std::int64_t rows : {1, 4, 5, 13})
       for (const std::int64_t d_ff : {1, 15, 16, 20, 33, 64}) {  // also where the gate's last panel is not full
         const std::int64_t k = 63;
@@ -179,7 +181,7 @@ TEST(Matmul, SwigluOfAGatedPairEqualsFloat64) {
 }
 
 TEST(Matmul, SwigluOfHugeGatesIsZeroOrTheProduct) {
-  for (const auto type : types) {
+  for (const auto type : weight_types) {
     Packed w(type, 2, 1, 1, /*gated=*/true);
     w.values.data()[0] = 1, w.values.data()[1] = 1;
     w.pack(type, 0, 1, w.bytes.row(0).data());
@@ -211,7 +213,7 @@ void expect_same_bits_alone(WeightType type, MatView<const float> x, const Packe
 }
 
 TEST(Matmul, ARowDependsNeitherOnItsBatchNorOnItsPlace) {
-  for (const auto type : types) {
+  for (const auto type : weight_types) {
     const Packed plain(type, 7 * 16 + 5, 100, 1), gated(type, 2 * 56, 100, 2, /*gated=*/true);
     for (const std::int64_t rows : {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 29}) {
       const auto x = random_matrix(rows, 100, 3);
@@ -224,7 +226,7 @@ TEST(Matmul, ARowDependsNeitherOnItsBatchNorOnItsPlace) {
 
 TEST(Matmul, TheNumberOfThreadsChangesNoBit) {
   const std::int64_t before = threads();
-  for (const auto type : types) {
+  for (const auto type : weight_types) {
     const Packed w(type, 800, 416, 1);
     for (const std::int64_t rows : {1, 7, 32}) {
       const auto x = random_matrix(rows, 416, 2);
@@ -245,7 +247,7 @@ TEST(Matmul, TheNumberOfThreadsChangesNoBit) {
 }
 
 TEST(Matmul, RowsOfSeveralMatricesMayStandOneAfterAnother) {
-  for (const auto type : types) {
+  for (const auto type : weight_types) {
     const Packed both(type, 64, 100, 1);
     const auto x = inputs(random_matrix(3, 100, 2), type);
     Output all(3, 64), part(3, 32);
@@ -259,7 +261,7 @@ TEST(Matmul, RowsOfSeveralMatricesMayStandOneAfterAnother) {
 }
 
 TEST(Matmul, WhatMemoryHeldBeforeDoesNotLeakThroughThePadding) {
-  for (const auto type : types)
+  for (const auto type : weight_types)
     for (const std::int64_t k : {1, 31, 33, 63}) {
       const Packed w(type, 20, k, 1);
       Matrix<float> wide(5, 200);
@@ -274,7 +276,7 @@ TEST(Matmul, WhatMemoryHeldBeforeDoesNotLeakThroughThePadding) {
 }
 
 TEST(Matmul, NothingIsReadOrWrittenWithoutRows) {
-  for (const auto type : types) {
+  for (const auto type : weight_types) {
     const Packed w(type, 16, 32, 1);
     const auto x = inputs(Matrix<float>(0, 32), type);
     matmul(x.view(), w.view, {nullptr, 0, 16, 16});
@@ -282,7 +284,7 @@ TEST(Matmul, NothingIsReadOrWrittenWithoutRows) {
 }
 
 TEST(Matmul, NaNAndInfinityInARowStayVisibleAndInTheirRow) {
-  for (const auto type : types)
+  for (const auto type : weight_types)
     for (const float bad : {NaN, std::numeric_limits<float>::infinity()}) {
       const Packed w(type, 40, 70, 1);
       auto x = random_matrix(3, 70, 2);
@@ -300,7 +302,7 @@ TEST(Matmul, NaNAndInfinityInARowStayVisibleAndInTheirRow) {
 
 TEST(Inputs, EveryFormHoldsTheRowsRoundedAsItSays) {
   for (const auto form : {InputForm::f32, InputForm::bf16, InputForm::int8})
-    for (const auto k : widths) {
+    for (const auto k : inner_sizes) {
       auto x = random_matrix(40, k, 1);
       for (const std::int64_t rows : {40, 3}) {  // the second time in used memory
         Inputs made;

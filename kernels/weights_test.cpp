@@ -14,7 +14,7 @@
 namespace photon {
 namespace {
 
-const std::vector<std::int64_t> widths{1, 2, 15, 31, 32, 33, 52, 416};
+const std::vector<std::int64_t> row_sizes{1, 2, 15, 31, 32, 33, 52, 416};
 constexpr std::array quantized{WeightType::int8, WeightType::int4};
 
 std::vector<float> random_row(std::int64_t k, std::uint64_t seed, double scale = 1) {
@@ -63,7 +63,7 @@ TEST(WeightType, NamesRoundTripAndOthersAreRefusedWithTheList) {
 }
 
 TEST(QuantizeRow, Int8ErrorIsAtMostHalfAStep) {
-  for (const auto k : widths) {
+  for (const auto k : row_sizes) {
     const auto x = random_row(k, 1, 0.02);
     const Row row(WeightType::int8, x);
     const auto back = row.back();
@@ -176,7 +176,7 @@ struct Panel {
 
 TEST(PackPanel, EveryInputOfEveryOutputIsWhereTheLayoutSaysAndAbsentOnesAreZero) {
   for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
-    for (const auto k : widths)
+    for (const auto k : row_sizes)
       for (const std::size_t n_rows : {1u, 3u, 16u}) {
         std::vector<std::vector<float>> rows;
         std::vector<Row> rounded;
@@ -226,7 +226,7 @@ TEST(PackedWeight, CountsPanelsAndBytes) {
   const PackedWeight gated{.type = WeightType::f32, .outputs = 40, .k = 5, .gated = true};  // 20 + 20
   EXPECT_EQ(gated.n_panels(), 4);
   for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
-    for (const auto k : widths) EXPECT_EQ(panel_bytes(type, k) % 64, 0);
+    for (const auto k : row_sizes) EXPECT_EQ(panel_bytes(type, k) % 64, 0);
 }
 
 }  // namespace

@@ -21,17 +21,17 @@ const ChatTemplate tags{.system = "<s>{content}\n",
                         .generation_prompt = "<a>",
                         .stops = {"<u>"}};
 
-CompletionRequest parse(const json& body, const ChatTemplate& chat = tags) {
+CompletionRequest parse_chat(const json& body, const ChatTemplate& chat = tags) {
   return parse_chat_request(body, {.vocab_size = 400}, chat);
 }
 
 std::string text_of(const std::vector<json>& messages, const ChatTemplate& chat = tags) {
-  return std::get<std::string>(parse({{"messages", json(messages)}}, chat).prompts.front());
+  return std::get<std::string>(parse_chat({{"messages", json(messages)}}, chat).prompts.front());
 }
 
-std::string refused_param(const json& body, const ChatTemplate& chat = tags) {
+std::string refused_chat_param(const json& body, const ChatTemplate& chat = tags) {
   try {
-    parse(body, chat);
+    parse_chat(body, chat);
   } catch (const ApiError& error) {
     EXPECT_EQ(error.status, 400);
     return error.param;
@@ -60,7 +60,7 @@ TEST(Chat, TextPartsAreJoined) {
 }
 
 TEST(Chat, TheTemplatesStopsAreAdded) {
-  const auto request = parse({{"messages", {message("user", "hi")}}, {"stop", "X"}});
+  const auto request = parse_chat({{"messages", {message("user", "hi")}}, {"stop", "X"}});
   EXPECT_EQ(request.stops, (std::vector<std::string>{"X", "<u>"}));
 }
 
@@ -75,49 +75,50 @@ TEST(Chat, AnAnswerMayBeSentBackAsItCame) {
 
 TEST(Chat, LogprobsAreSaidAsChatsSayThem) {
   const json hi = {message("user", "hi")};
-  EXPECT_EQ(parse({{"messages", hi}}).logprobs, std::nullopt);
-  EXPECT_EQ(parse({{"messages", hi}, {"logprobs", true}}).logprobs, 0);
-  EXPECT_EQ(parse({{"messages", hi}, {"logprobs", true}, {"top_logprobs", 5}}).logprobs, 5);
-  EXPECT_EQ(refused_param({{"messages", hi}, {"top_logprobs", 5}}), "top_logprobs");
-  EXPECT_EQ(refused_param({{"messages", hi}, {"logprobs", 5}}), "logprobs");
-  EXPECT_EQ(refused_param({{"messages", hi}, {"logprobs", true}, {"top_logprobs", 21}}), "top_logprobs");
+  EXPECT_EQ(parse_chat({{"messages", hi}}).logprobs, std::nullopt);
+  EXPECT_EQ(parse_chat({{"messages", hi}, {"logprobs", true}}).logprobs, 0);
+  EXPECT_EQ(parse_chat({{"messages", hi}, {"logprobs", true}, {"top_logprobs", 5}}).logprobs, 5);
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"top_logprobs", 5}}), "top_logprobs");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"logprobs", 5}}), "logprobs");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"logprobs", true}, {"top_logprobs", 21}}), "top_logprobs");
 }
 
 TEST(Chat, BothNamesOfTheLengthAreTaken) {
   const json hi = {message("user", "hi")};
-  EXPECT_EQ(parse({{"messages", hi}}).max_tokens, std::nullopt);
-  EXPECT_EQ(parse({{"messages", hi}, {"max_tokens", 7}}).max_tokens, 7);
-  EXPECT_EQ(parse({{"messages", hi}, {"max_completion_tokens", 7}}).max_tokens, 7);
-  EXPECT_EQ(parse({{"messages", hi}, {"max_completion_tokens", 7}, {"max_tokens", 7}}).max_tokens, 7);
-  EXPECT_EQ(refused_param({{"messages", hi}, {"max_completion_tokens", 7}, {"max_tokens", 8}}), "max_tokens");
+  EXPECT_EQ(parse_chat({{"messages", hi}}).max_tokens, std::nullopt);
+  EXPECT_EQ(parse_chat({{"messages", hi}, {"max_tokens", 7}}).max_tokens, 7);
+  EXPECT_EQ(parse_chat({{"messages", hi}, {"max_completion_tokens", 7}}).max_tokens, 7);
+  EXPECT_EQ(parse_chat({{"messages", hi}, {"max_completion_tokens", 7}, {"max_tokens", 7}}).max_tokens, 7);
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"max_completion_tokens", 7}, {"max_tokens", 8}}), "max_tokens");
 }
 
 TEST(Chat, RefusalsNameTheField) {
-  EXPECT_EQ(refused_param(json::object()), "messages");
-  EXPECT_EQ(refused_param({{"messages", "hi"}}), "messages");
-  EXPECT_EQ(refused_param({{"messages", json::array()}}), "messages");
-  EXPECT_EQ(refused_param({{"messages", {"hi"}}}), "messages[0]");
-  EXPECT_EQ(refused_param({{"messages", {{{"content", "x"}}}}}), "messages[0].role");
-  EXPECT_EQ(refused_param({{"messages", {message("user", "x"), message("tool", "x")}}}), "messages[1].role");
-  EXPECT_EQ(refused_param({{"messages", {{{"role", "user"}}}}}), "messages[0].content");
-  EXPECT_EQ(refused_param({{"messages", {message("user", 7)}}}), "messages[0].content");
-  EXPECT_EQ(refused_param({{"messages", {message("user", {{{"type", "image_url"}}})}}}), "messages[0].content[0].type");
-  EXPECT_EQ(refused_param({{"messages", {message("user", {{{"type", "text"}}})}}}), "messages[0].content[0].text");
+  EXPECT_EQ(refused_chat_param(json::object()), "messages");
+  EXPECT_EQ(refused_chat_param({{"messages", "hi"}}), "messages");
+  EXPECT_EQ(refused_chat_param({{"messages", json::array()}}), "messages");
+  EXPECT_EQ(refused_chat_param({{"messages", {"hi"}}}), "messages[0]");
+  EXPECT_EQ(refused_chat_param({{"messages", {{{"content", "x"}}}}}), "messages[0].role");
+  EXPECT_EQ(refused_chat_param({{"messages", {message("user", "x"), message("tool", "x")}}}), "messages[1].role");
+  EXPECT_EQ(refused_chat_param({{"messages", {{{"role", "user"}}}}}), "messages[0].content");
+  EXPECT_EQ(refused_chat_param({{"messages", {message("user", 7)}}}), "messages[0].content");
+  EXPECT_EQ(refused_chat_param({{"messages", {message("user", {{{"type", "image_url"}}})}}}),
+            "messages[0].content[0].type");
+  EXPECT_EQ(refused_chat_param({{"messages", {message("user", {{{"type", "text"}}})}}}), "messages[0].content[0].text");
   json named = message("user", "x");
   named["name"] = "bob";
-  EXPECT_EQ(refused_param({{"messages", {named}}}), "messages[0].name");
+  EXPECT_EQ(refused_chat_param({{"messages", {named}}}), "messages[0].name");
   named = message("user", "x");
   named["colour"] = "red";
-  EXPECT_EQ(refused_param({{"messages", {named}}}), "messages[0].colour");
+  EXPECT_EQ(refused_chat_param({{"messages", {named}}}), "messages[0].colour");
   const json hi = {message("user", "hi")};
-  EXPECT_EQ(refused_param({{"messages", hi}, {"tools", {1}}}), "tools");
-  EXPECT_EQ(refused_param({{"messages", hi}, {"tools", json::array()}}), "accepted");
-  EXPECT_EQ(refused_param({{"messages", hi}, {"response_format", {{"type", "json_object"}}}}), "response_format");
-  EXPECT_EQ(refused_param({{"messages", hi}, {"response_format", {{"type", "text"}}}}), "accepted");
-  EXPECT_EQ(refused_param({{"messages", hi}, {"prompt", "x"}}), "prompt");
-  EXPECT_EQ(refused_param({{"messages", hi}, {"echo", true}}), "echo");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"tools", {1}}}), "tools");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"tools", json::array()}}), "accepted");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"response_format", {{"type", "json_object"}}}}), "response_format");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"response_format", {{"type", "text"}}}}), "accepted");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"prompt", "x"}}), "prompt");
+  EXPECT_EQ(refused_chat_param({{"messages", hi}, {"echo", true}}), "echo");
   const ChatTemplate no_system{.system = "", .user = "{content}", .assistant = "{content}", .generation_prompt = ""};
-  EXPECT_EQ(refused_param({{"messages", {message("system", "x")}}}, no_system), "messages");
+  EXPECT_EQ(refused_chat_param({{"messages", {message("system", "x")}}}, no_system), "messages");
 }
 
 TEST(ChatTemplate, IsReadFromTheModelFolder) {

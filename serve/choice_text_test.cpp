@@ -13,12 +13,7 @@
 namespace photon {
 namespace {
 
-using testing_support::tokenizer_path;
-
-const Tokenizer& tokenizer() {
-  static const Tokenizer model(tokenizer_path());
-  return model;
-}
+using testing_support::tokenizer, testing_support::tokenizer_path;
 
 constexpr std::int32_t byte_token(unsigned char byte) { return 3 + byte; }
 
@@ -36,7 +31,7 @@ struct Shown {
 };
 
 // Takes after every token, as a stream does; `only_at_end`: once.
-Shown shown(const std::vector<std::int32_t>& tokens, const std::vector<std::string>& stops, bool only_at_end = false) {
+Shown show(const std::vector<std::int32_t>& tokens, const std::vector<std::string>& stops, bool only_at_end = false) {
   ChoiceText choice(&tokenizer(), {}, stops);
   Shown result;
   const auto take = [&] {
@@ -82,7 +77,7 @@ TEST(ChoiceText, EndsBeforeTheFirstStopStringHoweverTokensCutIt) {
       for (const std::string& stop : stops) cut = std::min(cut, expected.find(stop));
       if (cut != std::string::npos) stopped = true, expected.resize(cut);
     }
-    const Shown streamed = shown(tokens, stops), whole = shown(tokens, stops, true);
+    const Shown streamed = show(tokens, stops), whole = show(tokens, stops, true);
     EXPECT_EQ(streamed.text, expected);
     EXPECT_EQ(streamed.stopped, stopped);
     EXPECT_EQ(whole.text, expected);
@@ -110,19 +105,19 @@ TEST(ChoiceText, HoldsBackWhatMayBecomeAStopStringAndNoMore) {
 }
 
 TEST(ChoiceText, TheTokenLimitInsideACharacterLeavesAReplacement) {
-  const Shown cut = shown(byte_tokens("a\xF0\x9F\x98"), {});
+  const Shown cut = show(byte_tokens("a\xF0\x9F\x98"), {});
   EXPECT_EQ(cut.text, "a\xEF\xBF\xBD");
   EXPECT_EQ(cut.tokens.size(), 4u);
-  EXPECT_EQ(shown(byte_tokens("a\xF0\x9F\x98\x80"), {"\xF0\x9F\x98\x80"}).text, "a");
+  EXPECT_EQ(show(byte_tokens("a\xF0\x9F\x98\x80"), {"\xF0\x9F\x98\x80"}).text, "a");
 }
 
 TEST(ChoiceText, TokensComeWithTheTextTheyBeginIn) {
-  const Shown all = shown(byte_tokens("aé😀b"), {});
+  const Shown all = show(byte_tokens("aé😀b"), {});
   EXPECT_EQ(all.offsets, (std::vector<std::int64_t>{0, 1, 1, 2, 2, 2, 2, 3}));
   EXPECT_EQ(all.tokens, byte_tokens("aé😀b"));
-  const Shown stopped = shown(byte_tokens("abcd"), {"cd"});  // those of the stop string are not shown
+  const Shown stopped = show(byte_tokens("abcd"), {"cd"});  // those of the stop string are not shown
   EXPECT_EQ(stopped.tokens, byte_tokens("ab"));
-  EXPECT_TRUE(shown(byte_tokens("cd"), {"cd"}).tokens.empty());
+  EXPECT_TRUE(show(byte_tokens("cd"), {"cd"}).tokens.empty());
 }
 
 TEST(ChoiceText, AnEchoIsNotSearchedForStopStrings) {

@@ -20,9 +20,9 @@ json with(const json& fields) {
   body.update(fields);
   return body;
 }
-CompletionRequest parse(const json& fields) { return parse_completion_request(with(fields), rules); }
+CompletionRequest parse_fields(const json& fields) { return parse_completion_request(with(fields), rules); }
 
-std::string refused_param(const json& fields, const RequestRules& under = rules) {
+std::string refused_field(const json& fields, const RequestRules& under = rules) {
   try {
     parse_completion_request(with(fields), under);
   } catch (const ApiError& error) {
@@ -34,7 +34,7 @@ std::string refused_param(const json& fields, const RequestRules& under = rules)
 }
 
 TEST(CompletionRequest, DefaultsAreThoseOfTheDocumentation) {
-  const auto request = parse(json::object());
+  const auto request = parse_fields(json::object());
   EXPECT_EQ(request.max_tokens, 16);
   EXPECT_EQ(request.n, 1);
   EXPECT_EQ(request.best_of, 1);
@@ -83,30 +83,30 @@ TEST(CompletionRequest, NullIsAsGoodAsNothing) {
                            "user",
                            "metadata"})
     fields[name] = nullptr;
-  EXPECT_EQ(refused_param(fields), "accepted");
+  EXPECT_EQ(refused_field(fields), "accepted");
 }
 
 TEST(CompletionRequest, TakesEveryField) {
-  const auto request = parse({{"model", "m"},
-                              {"max_tokens", 7},
-                              {"temperature", 0},
-                              {"top_p", 0.5},
-                              {"top_k", 3},
-                              {"min_p", 0.1},
-                              {"seed", 18446744073709551615u},
-                              {"stop", {"a", "b"}},
-                              {"n", 2},
-                              {"best_of", 3},
-                              {"echo", true},
-                              {"logprobs", 0},
-                              {"logit_bias", {{"7", -100}, {"399", 2.5}}},
-                              {"presence_penalty", -2},
-                              {"frequency_penalty", 2},
-                              {"repetition_penalty", 1.5},
-                              {"protocol", "recgen"},
-                              {"ignore_eos", true},
-                              {"return_token_ids", true},
-                              {"user", "me"}});
+  const auto request = parse_fields({{"model", "m"},
+                                     {"max_tokens", 7},
+                                     {"temperature", 0},
+                                     {"top_p", 0.5},
+                                     {"top_k", 3},
+                                     {"min_p", 0.1},
+                                     {"seed", 18446744073709551615u},
+                                     {"stop", {"a", "b"}},
+                                     {"n", 2},
+                                     {"best_of", 3},
+                                     {"echo", true},
+                                     {"logprobs", 0},
+                                     {"logit_bias", {{"7", -100}, {"399", 2.5}}},
+                                     {"presence_penalty", -2},
+                                     {"frequency_penalty", 2},
+                                     {"repetition_penalty", 1.5},
+                                     {"protocol", "recgen"},
+                                     {"ignore_eos", true},
+                                     {"return_token_ids", true},
+                                     {"user", "me"}});
   EXPECT_EQ(request.model, "m");
   EXPECT_EQ(request.max_tokens, 7);
   EXPECT_EQ(request.sampler.temperature, 0);
@@ -124,46 +124,46 @@ TEST(CompletionRequest, TakesEveryField) {
   EXPECT_EQ(request.sampler.frequency_penalty, 2);
   EXPECT_EQ(request.sampler.repetition_penalty, 1.5);
   EXPECT_EQ(request.protocol, Protocol::recgen);
-  EXPECT_TRUE(parse({{"stream", true}, {"stream_options", {{"include_usage", true}}}}).include_usage);
-  EXPECT_EQ(parse({{"stop", "end"}}).stops, std::vector<std::string>{"end"});
-  EXPECT_EQ(parse({{"n", 4}}).best_of, 4);
+  EXPECT_TRUE(parse_fields({{"stream", true}, {"stream_options", {{"include_usage", true}}}}).include_usage);
+  EXPECT_EQ(parse_fields({{"stop", "end"}}).stops, std::vector<std::string>{"end"});
+  EXPECT_EQ(parse_fields({{"n", 4}}).best_of, 4);
 }
 
 TEST(CompletionRequest, PromptsAreTextsOrTokenIds) {
   using Ids = std::vector<std::int32_t>;
-  EXPECT_EQ(std::get<std::string>(parse({{"prompt", ""}}).prompts.at(0)), "");
-  EXPECT_EQ(parse({{"prompt", {"a", "b", ""}}}).prompts.size(), 3u);
-  EXPECT_EQ(std::get<Ids>(parse({{"prompt", {1, 399}}}).prompts.at(0)), (Ids{1, 399}));
-  const auto lists = parse({{"prompt", {{1, 2}, {3}}}}).prompts;
+  EXPECT_EQ(std::get<std::string>(parse_fields({{"prompt", ""}}).prompts.at(0)), "");
+  EXPECT_EQ(parse_fields({{"prompt", {"a", "b", ""}}}).prompts.size(), 3u);
+  EXPECT_EQ(std::get<Ids>(parse_fields({{"prompt", {1, 399}}}).prompts.at(0)), (Ids{1, 399}));
+  const auto lists = parse_fields({{"prompt", {{1, 2}, {3}}}}).prompts;
   ASSERT_EQ(lists.size(), 2u);
   EXPECT_EQ(std::get<Ids>(lists[1]), Ids{3});
 }
 
 TEST(CompletionRequest, ASeedThatNobodyGaveIsRandomAndFitsIntoADouble) {
-  const auto a = parse(json::object()).sampler.seed, b = parse(json::object()).sampler.seed;
+  const auto a = parse_fields(json::object()).sampler.seed, b = parse_fields(json::object()).sampler.seed;
   EXPECT_NE(a, b);
   EXPECT_LT(a, std::uint64_t{1} << 53);
 }
 
 TEST(CompletionRequest, IntegrationNeedsWholeAnswers) {
-  const auto majority = parse({{"n", 3}, {"integrate", "majority"}, {"integrate_regex", "(\\d+)"}});
+  const auto majority = parse_fields({{"n", 3}, {"integrate", "majority"}, {"integrate_regex", "(\\d+)"}});
   EXPECT_EQ(majority.integrate, Integrate::majority);
   EXPECT_EQ(majority.integrate_regex->pattern(), "(\\d+)");
-  EXPECT_EQ(parse({{"integrate", "best"}}).integrate, Integrate::best);
-  EXPECT_EQ(refused_param({{"integrate", "most"}}), "integrate");
-  EXPECT_EQ(refused_param({{"integrate", "best"}, {"stream", true}}), "integrate");
-  EXPECT_EQ(refused_param({{"integrate", "best"}, {"n", 2}, {"best_of", 3}}), "best_of");
-  EXPECT_EQ(refused_param({{"integrate_regex", "a"}}), "integrate_regex");
-  EXPECT_EQ(refused_param({{"integrate", "best"}, {"integrate_regex", "a"}}), "integrate_regex");
+  EXPECT_EQ(parse_fields({{"integrate", "best"}}).integrate, Integrate::best);
+  EXPECT_EQ(refused_field({{"integrate", "most"}}), "integrate");
+  EXPECT_EQ(refused_field({{"integrate", "best"}, {"stream", true}}), "integrate");
+  EXPECT_EQ(refused_field({{"integrate", "best"}, {"n", 2}, {"best_of", 3}}), "best_of");
+  EXPECT_EQ(refused_field({{"integrate_regex", "a"}}), "integrate_regex");
+  EXPECT_EQ(refused_field({{"integrate", "best"}, {"integrate_regex", "a"}}), "integrate_regex");
   for (const char* pattern : {"(", "a{5000}", "(?=a)", "\\1", "((a{100}){100}){100}"})
-    EXPECT_EQ(refused_param({{"integrate", "majority"}, {"integrate_regex", pattern}}), "integrate_regex") << pattern;
-  EXPECT_EQ(refused_param({{"integrate", "majority"}, {"integrate_regex", std::string(513, 'a')}}), "integrate_regex");
+    EXPECT_EQ(refused_field({{"integrate", "majority"}, {"integrate_regex", pattern}}), "integrate_regex") << pattern;
+  EXPECT_EQ(refused_field({{"integrate", "majority"}, {"integrate_regex", std::string(513, 'a')}}), "integrate_regex");
 }
 
 TEST(CompletionRequest, TheVanillaModelHasNoRecgen) {
   const RequestRules vanilla{.vocab_size = 400, .has_levels = false};
-  EXPECT_EQ(refused_param({{"protocol", "recgen"}}, vanilla), "protocol");
-  EXPECT_EQ(refused_param({{"protocol", "hiergen"}}, vanilla), "accepted");
+  EXPECT_EQ(refused_field({{"protocol", "recgen"}}, vanilla), "protocol");
+  EXPECT_EQ(refused_field({{"protocol", "hiergen"}}, vanilla), "accepted");
 }
 
 TEST(CompletionRequest, TheWholeAnswerIsBounded) {
@@ -239,20 +239,20 @@ TEST(CompletionRequest, NothingIsConverted) {
       {"", {1}},
   };
   for (const auto& [name, values] : bad)
-    for (const json& value : values) EXPECT_EQ(refused_param({{name, value}}), name) << name << ": " << value;
+    for (const json& value : values) EXPECT_EQ(refused_field({{name, value}}), name) << name << ": " << value;
 }
 
 TEST(CompletionRequest, RefusalsOfInnerFieldsNameThem) {
-  EXPECT_EQ(refused_param({{"stream", true}, {"stream_options", {{"include_usage", 1}}}}),
+  EXPECT_EQ(refused_field({{"stream", true}, {"stream_options", {{"include_usage", 1}}}}),
             "stream_options.include_usage");
-  EXPECT_EQ(refused_param({{"stream", true}, {"stream_options", {{"other", true}}}}), "stream_options.other");
-  EXPECT_EQ(refused_param({{"stream", true}, {"n", 1}, {"best_of", 2}}), "best_of");
-  EXPECT_EQ(refused_param({{"n", 3}, {"best_of", 2}}), "best_of");
+  EXPECT_EQ(refused_field({{"stream", true}, {"stream_options", {{"other", true}}}}), "stream_options.other");
+  EXPECT_EQ(refused_field({{"stream", true}, {"n", 1}, {"best_of", 2}}), "best_of");
+  EXPECT_EQ(refused_field({{"n", 3}, {"best_of", 2}}), "best_of");
   json many;
   for (int i = 0; i < 1025; ++i) many[std::to_string(i)] = 0;
-  EXPECT_EQ(refused_param({{"logit_bias", many}}, {.vocab_size = 2000}), "logit_bias");
+  EXPECT_EQ(refused_field({{"logit_bias", many}}, {.vocab_size = 2000}), "logit_bias");
   many.erase("0");
-  EXPECT_EQ(refused_param({{"logit_bias", many}}, {.vocab_size = 2000}), "accepted");
+  EXPECT_EQ(refused_field({{"logit_bias", many}}, {.vocab_size = 2000}), "accepted");
 }
 
 TEST(CompletionRequest, ABodyThatIsNoObjectIsRefused) {

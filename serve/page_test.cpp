@@ -12,7 +12,7 @@
 namespace photon {
 namespace {
 
-struct Answer : Responder {
+struct PageAnswer : Responder {
   int status = 0;
   std::string type, body;
   std::map<std::string, std::string> headers;
@@ -29,7 +29,7 @@ struct Answer : Responder {
   void on_disconnect(std::function<void()>) override {}
 };
 
-Answer get(const std::string& path, const std::string& known_etag = {}) {
+PageAnswer get_page(const std::string& path, const std::string& known_etag = {}) {
   Router router({"a key"});  // the page needs none
   add_page(router);
   router.set_phase(Phase::ready);
@@ -37,7 +37,7 @@ Answer get(const std::string& path, const std::string& known_etag = {}) {
   request.method = "GET";
   request.path = path;
   if (!known_etag.empty()) request.headers.emplace_back("if-none-match", known_etag);
-  auto answer = std::make_shared<Answer>();
+  auto answer = std::make_shared<PageAnswer>();
   router.handle(request, answer);
   return *answer;
 }
@@ -45,7 +45,7 @@ Answer get(const std::string& path, const std::string& known_etag = {}) {
 TEST(Page, EveryFileIsServedAsWhatItIsAndMayLoadNothingFromElsewhere) {
   ASSERT_EQ(web_assets().size(), 4u);
   for (const WebAsset& asset : web_assets()) {
-    Answer answer = get(std::string(asset.path));
+    PageAnswer answer = get_page(std::string(asset.path));
     EXPECT_EQ(answer.status, 200) << asset.path;
     EXPECT_EQ(answer.type, asset.content_type);
     EXPECT_EQ(answer.body, asset.bytes);
@@ -58,20 +58,20 @@ TEST(Page, EveryFileIsServedAsWhatItIsAndMayLoadNothingFromElsewhere) {
 }
 
 TEST(Page, AFileThatTheBrowserHasIsNotSentAgain) {
-  const std::string etag = get("/page.js").headers["ETag"];
-  const Answer again = get("/page.js", "W/" + etag + ", \"another\"");
+  const std::string etag = get_page("/page.js").headers["ETag"];
+  const PageAnswer again = get_page("/page.js", "W/" + etag + ", \"another\"");
   EXPECT_EQ(again.status, 304);
   EXPECT_EQ(again.body, "");
-  EXPECT_EQ(get("/page.js", "\"another\"").status, 200);
-  EXPECT_NE(get("/page.css").headers["ETag"], etag);
+  EXPECT_EQ(get_page("/page.js", "\"another\"").status, 200);
+  EXPECT_NE(get_page("/page.css").headers["ETag"], etag);
 }
 
 TEST(Page, NamesOnlyFilesThatAreServedAndHasNothingInline) {
-  const std::string html = get("/").body;
+  const std::string html = get_page("/").body;
   const std::regex reference(R"re((?:src|href)="([^"#]+)")re");
   for (auto found = std::sregex_iterator(html.begin(), html.end(), reference); found != std::sregex_iterator();
        ++found) {
-    EXPECT_EQ(get("/" + (*found)[1].str()).status, 200) << (*found)[0].str();
+    EXPECT_EQ(get_page("/" + (*found)[1].str()).status, 200) << (*found)[0].str();
   }
   EXPECT_FALSE(
       std::regex_search(html, std::regex(R"(<style|<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|javascript:)")));

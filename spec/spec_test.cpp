@@ -2,7 +2,6 @@
 #include "spec/spec.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "base/temporary_folder.h"
 
 namespace photon {
 namespace {
@@ -237,13 +237,11 @@ TEST(Spec, TextRoundTrips) {
 }
 
 TEST(Spec, AFolderStandsForItsConfig) {
-  std::string pattern = (std::filesystem::temp_directory_path() / "photon-spec-XXXXXX").string();
-  const std::filesystem::path folder = ::mkdtemp(pattern.data());
-  EXPECT_THROW(load_spec(folder), InputError);
+  const testing_support::TemporaryFolder folder;
+  EXPECT_THROW(load_spec(folder.path()), InputError);
   write_atomically(folder / "config.json", to_json(odd_spec()));
-  EXPECT_EQ(load_spec(folder), odd_spec());
+  EXPECT_EQ(load_spec(folder.path()), odd_spec());
   EXPECT_EQ(load_spec(folder / "config.json"), odd_spec());
-  std::filesystem::remove_all(folder);
 }
 
 TEST(Spec, DerivedWidths) {

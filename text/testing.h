@@ -1,40 +1,17 @@
 // For the tests of text/: a folder that is removed again, and a small tokenizer trained once per program.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <string_view>
 
 #include "base/random.h"
+#include "base/temporary_folder.h"
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
 namespace photon::testing_support {
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "photon-text-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  std::filesystem::path write(const std::string& name, std::string_view text) const {
-    std::ofstream(path_ / name, std::ios::binary) << text;  // not synced to disk: tests write thousands
-    return path_ / name;
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// Lines of made-up words, the same for the same seed.
 inline std::string some_text(std::uint64_t seed, int n_lines) {
@@ -59,6 +36,16 @@ inline const std::filesystem::path& tokenizer_path() {
     return model;
   }();
   return path;
+}
+inline const Tokenizer& tokenizer() {
+  static const Tokenizer model(tokenizer_path());
+  return model;
+}
+
+inline std::string repaired(std::string_view bytes) {
+  Utf8Stream stream;
+  const std::string text = stream.push(bytes);
+  return text + stream.finish();
 }
 
 }  // namespace photon::testing_support

@@ -10,12 +10,7 @@
 namespace photon {
 namespace {
 
-using testing_support::tokenizer_path;
-
-const Tokenizer& tokenizer() {
-  static const Tokenizer model(tokenizer_path());
-  return model;
-}
+using testing_support::tokenizer, testing_support::tokenizer_path;
 
 std::string streamed(std::span<const std::int32_t> before, std::span<const std::int32_t> tokens) {
   TextStream stream(&tokenizer(), before);

@@ -17,20 +17,9 @@ namespace photon {
 namespace {
 
 using namespace std::string_literals;
-using testing_support::some_text;
+using testing_support::repaired, testing_support::some_text;
 using testing_support::TemporaryFolder;
-using testing_support::tokenizer_path;
-
-const Tokenizer& tokenizer() {
-  static const Tokenizer model(tokenizer_path());
-  return model;
-}
-
-std::string repaired(std::string_view bytes) {
-  Utf8Stream stream;
-  const std::string text = stream.push(bytes);
-  return text + stream.finish();
-}
+using testing_support::tokenizer, testing_support::tokenizer_path;
 
 std::string message_of(const auto& action) {
   try {

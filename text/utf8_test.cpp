@@ -8,19 +8,15 @@
 #include <vector>
 
 #include "base/random.h"
+#include "text/testing.h"
 
 namespace photon {
 namespace {
 
+using testing_support::repaired;
 using namespace std::string_literals;
 
 const std::string replacement = "\xEF\xBF\xBD";
-
-std::string repaired(std::string_view bytes) {
-  Utf8Stream stream;
-  const std::string text = stream.push(bytes);
-  return text + stream.finish();
-}
 
 std::string encoded(std::uint32_t c) {  // by the textbook, surrogates and beyond included
   const auto tail = [&](int shift) { return static_cast<char>(0x80 | ((c >> shift) & 0x3F)); };

@@ -12,9 +12,9 @@ namespace photon {
 namespace {
 
 // Absolute, in float32: the two sum in different orders.
-constexpr double tolerance = 2e-4;
+constexpr double largest_difference = 2e-4;
 
-class EverySpec : public testing::TestWithParam<NamedSpec> {
+class EngineOf : public testing::TestWithParam<NamedSpec> {
  protected:
   void SetUp() override { set_threads(1); }  // matrices this small only lose by sharing
 
@@ -45,20 +45,20 @@ class EverySpec : public testing::TestWithParam<NamedSpec> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Zoo, EverySpec, testing::ValuesIn(spec_zoo()), testing::PrintToStringParamName());
+INSTANTIATE_TEST_SUITE_P(Zoo, EngineOf, testing::ValuesIn(spec_zoo()), testing::PrintToStringParamName());
 
-TEST_P(EverySpec, EngineLogitsEqualTheTrainingModels) {
+TEST_P(EngineOf, EngineLogitsEqualTheTrainingModels) {
   const auto trained = load_model_folder(folder.path());
   const Model model = load_model(folder.path());
   for (const bool fused : {true, false}) {
     ops::set_fused(fused);
     for (const int64_t T : {int64_t{1}, group_tokens(), group_tokens() + 1, 3 * group_tokens() + 2, int64_t{90}})
-      EXPECT_LE(distance(*trained, model, T), tolerance) << "T " << T << (fused ? ", fused" : ", plain");
+      EXPECT_LE(distance(*trained, model, T), largest_difference) << "T " << T << (fused ? ", fused" : ", plain");
   }
   ops::set_fused(true);
 }
 
-TEST_P(EverySpec, EngineLogProbabilitiesAreTheLoss) {
+TEST_P(EngineOf, EngineLogProbabilitiesAreTheLoss) {
   torch::NoGradGuard no_grad;
   const auto trained = load_model_folder(folder.path());
   const auto tokens = random_tokens(45, spec().vocab_size, 3);
@@ -66,10 +66,10 @@ TEST_P(EverySpec, EngineLogProbabilitiesAreTheLoss) {
   double nats = 0;
   for (const float logprob : score.logprobs) nats -= logprob;
   const auto ids = torch::tensor(std::vector<int64_t>(tokens.begin(), tokens.end())).unsqueeze(0);
-  EXPECT_NEAR(nats / 45, trained->loss(ids).token.item<double>(), tolerance);
+  EXPECT_NEAR(nats / 45, trained->loss(ids).token.item<double>(), largest_difference);
 }
 
-TEST_P(EverySpec, EngineLoadsWhatTrainingSaves) {
+TEST_P(EngineOf, EngineLoadsWhatTrainingSaves) {
   const Photon trained(spec(), {.seed = 5, .shake = true});
   save_model_folder(trained, folder.path(), DType::f32);  // over the folder of TestModel, whose weights are the same
   const auto tokens = random_tokens(20, spec().vocab_size, 3);

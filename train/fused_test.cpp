@@ -18,17 +18,17 @@ Tensor random(std::vector<int64_t> shape, uint64_t seed, torch::ScalarType dtype
 }
 
 // The function's value and its gradients with respect to the inputs, for the gradient `weights` of the output.
-struct Outcome {
+struct Derivatives {
   Tensor value;
   std::vector<Tensor> gradients;
 };
 using Function = std::function<Tensor(const std::vector<Tensor>&)>;
-Outcome differentiate(const Function& function, const std::vector<Tensor>& inputs, const Tensor& weights) {
+Derivatives differentiate(const Function& function, const std::vector<Tensor>& inputs, const Tensor& weights) {
   std::vector<Tensor> leaves;
   for (const Tensor& input : inputs) leaves.push_back(input.detach().clone().requires_grad_());
   const Tensor value = function(leaves);
   value.backward(weights.to(value.scalar_type()).expand_as(value).clone());
-  Outcome outcome{value.detach(), {}};
+  Derivatives outcome{value.detach(), {}};
   for (const Tensor& leaf : leaves) outcome.gradients.push_back(leaf.grad());
   return outcome;
 }
@@ -48,8 +48,8 @@ void expect_same(const Function& fused, const Function& reference, const std::ve
                  const Tensor& weights, double tolerance) {
   std::vector<Tensor> wide;
   for (const Tensor& input : inputs) wide.push_back(input.to(torch::kFloat64));
-  const Outcome got = differentiate(fused, inputs, weights);
-  const Outcome want = differentiate(reference, wide, weights.to(torch::kFloat64));
+  const Derivatives got = differentiate(fused, inputs, weights);
+  const Derivatives want = differentiate(reference, wide, weights.to(torch::kFloat64));
   expect_close(got.value, want.value, tolerance, "value");
   for (size_t i = 0; i < inputs.size(); ++i) {
     ASSERT_EQ(got.gradients[i].defined(), want.gradients[i].defined());
@@ -296,9 +296,9 @@ TEST(Fused, ResultsDoNotDependOnTheThreads) {
   };
   const int threads = at::get_num_threads();
   at::set_num_threads(1);
-  const Outcome alone = differentiate(run, inputs, torch::tensor(1.0));
+  const Derivatives alone = differentiate(run, inputs, torch::tensor(1.0));
   at::set_num_threads(3);
-  const Outcome shared = differentiate(run, inputs, torch::tensor(1.0));
+  const Derivatives shared = differentiate(run, inputs, torch::tensor(1.0));
   at::set_num_threads(threads);
   for (size_t i = 0; i < inputs.size(); ++i) EXPECT_TRUE(torch::equal(alone.gradients[i], shared.gradients[i])) << i;
 }

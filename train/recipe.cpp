@@ -83,7 +83,7 @@ void each_key(AnyRecipe& r, Visit&& visit) {
 template <class Enum>
 constexpr auto choices() {
   if constexpr (std::is_same_v<Enum, ScheduleKind>) return std::array{"cosine", "wsd"};
-  if constexpr (std::is_same_v<Enum, Precision>) return std::array{"bf16", "fp32"};
+  if constexpr (std::is_same_v<Enum, ComputePrecision>) return std::array{"bf16", "fp32"};
   if constexpr (std::is_same_v<Enum, Device>) return std::array{"cpu", "cuda"};
 }
 

@@ -22,7 +22,7 @@ struct ValidSource {  // one held-out shard
   bool operator==(const ValidSource&) const = default;
 };
 enum class ScheduleKind { cosine, wsd };
-enum class Precision { bf16, fp32 };
+enum class ComputePrecision { bf16, fp32 };
 enum class Device { cpu, cuda };
 
 struct DataRecipe {
@@ -53,7 +53,7 @@ struct LossRecipe {
   double alpha = 0.0;  // weight of the reconstruction term, docs/architecture.md §2
 };
 struct ComputeRecipe {
-  Precision precision = Precision::bf16;
+  ComputePrecision precision = ComputePrecision::bf16;
   Device device = Device::cpu;
   std::int64_t threads = 0;  // 0 = every CPU that this process may use; resolved when the recipe is read
 };

@@ -1,8 +1,6 @@
 // For the tests of the training loop: a folder that is removed again, with shards and the recipe of a run of seconds.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -10,30 +8,12 @@
 #include <vector>
 
 #include "base/random.h"
+#include "base/temporary_folder.h"
 #include "text/shard.h"
 #include "train/recipe.h"
 #include "train/test_specs.h"
 
 namespace photon::testing_support {
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "photon-train-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 inline constexpr std::int64_t tiny_vocab = 40;
 
@@ -73,7 +53,7 @@ inline Recipe tiny_recipe(const TemporaryFolder& folder) {
   recipe.batch = {.sequences = 2, .tokens = 8, .accumulate = 3};
   recipe.optimizer.lr = 1e-2;
   recipe.schedule.warmup_steps = 3;
-  recipe.compute = {.precision = Precision::fp32, .device = Device::cpu, .threads = 1};
+  recipe.compute = {.precision = ComputePrecision::fp32, .device = Device::cpu, .threads = 1};
   return recipe;
 }
 

@@ -3,23 +3,18 @@
 
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/version.h"
 #include "spec/accounting.h"
 #include "train/export.h"
@@ -64,7 +59,7 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
   model_ = std::make_shared<Photon>(
       recipe_.model, InitOptions{.seed = static_cast<std::uint64_t>(recipe_.run.seed), .scale_residual = true});
   model_->to(device_);
-  model_->set_compute_dtype(recipe_.compute.precision == Precision::bf16 ? torch::kBFloat16 : torch::kFloat32);
+  model_->set_compute_dtype(recipe_.compute.precision == ComputePrecision::bf16 ? torch::kBFloat16 : torch::kFloat32);
   optimizer_.emplace(*model_, recipe_.optimizer);
   mixture_.emplace(data_.train, recipe_);
   state_.data = mixture_->position();
@@ -75,26 +70,12 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
   progress_.emplace(recipe_, flops_per_token_, peak_flops_);
 }
 
-Trainer::Lock::Lock(const fs::path& run) : fd_(::open((run / ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644)) {
-  if (fd_ < 0) throw InputError(fmt::format("{}: cannot write: {}", run.string(), std::strerror(errno)));
-  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
-  ::close(fd_);
-  throw InputError(fmt::format("{}: another process is training in this folder", run.string()));
-}
-Trainer::Lock& Trainer::Lock::operator=(Lock&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-Trainer::Lock::~Lock() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 void Trainer::open_run_folder() {
   const fs::path& run = recipe_.run.out;
   if (fs::exists(run) && !fs::exists(run / "recipe.toml") && !fs::is_empty(run) && !fs::exists(run / ".lock"))
     throw InputError(fmt::format("{}: exists and is no run folder; choose another run.out", run.string()));
   fs::create_directories(run);
-  lock_ = Lock(run);
+  lock_ = LockedFile(run / ".lock", fmt::format("{}: another process is training in this folder", run.string()));
   const fs::path stored = run / "recipe.toml";
   if (!fs::exists(stored)) write_atomically(stored, to_toml(recipe_));
   if (const auto keys = differences(recipe_, load_recipe(stored)); !keys.empty())
@@ -126,7 +107,7 @@ void Trainer::write_header() {
   spdlog::info("{} parameters, {}, {} threads, LibTorch {}, peak {:.0f} GFLOP/s in {}",
                count_parameters(recipe_.model).total, machine["cpu"].get<std::string>(), recipe_.compute.threads,
                machine["torch"].get<std::string>(), peak_flops_ * 1e-9,
-               recipe_.compute.precision == Precision::bf16 ? "bf16" : "fp32");
+               recipe_.compute.precision == ComputePrecision::bf16 ? "bf16" : "fp32");
   if (!log_->empty()) {
     log_->append(
         {{"resumed", {{"step", state_.step}, {"machine", machine}, {"commit", commit()}, {"peak_flops", peak_flops_}}},
@@ -275,7 +256,7 @@ void Trainer::draw() {
 fs::path Trainer::write_model(const char* name) {
   const fs::path folder = recipe_.run.out / name;
   fs::remove_all(folder);
-  save_model_folder(*model_, folder, recipe_.compute.precision == Precision::bf16 ? DType::bf16 : DType::f32);
+  save_model_folder(*model_, folder, recipe_.compute.precision == ComputePrecision::bf16 ? DType::bf16 : DType::f32);
   if (!recipe_.data.tokenizer.empty()) write_atomically(folder / "tokenizer.model", read_text(recipe_.data.tokenizer));
   return folder;
 }

@@ -8,8 +8,8 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 
+#include "base/file.h"
 #include "train/checkpoint.h"
 #include "train/data.h"
 #include "train/model.h"
@@ -43,18 +43,6 @@ class Trainer {
   const Optimizer& optimizer() const { return *optimizer_; }
 
  private:
-  // An exclusive lock on the run folder, for as long as this object or the process lives.
-  class Lock {
-   public:
-    Lock() = default;
-    explicit Lock(const std::filesystem::path& run);
-    Lock(Lock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    Lock& operator=(Lock&& other) noexcept;
-    ~Lock();
-
-   private:
-    int fd_ = -1;
-  };
   struct Held {
     double nats = 0;                      // per token
     std::optional<double> bits_per_byte;  // unless the shard does not say how much text it holds
@@ -71,7 +59,7 @@ class Trainer {
   void export_model();
 
   Recipe recipe_;
-  Lock lock_;
+  LockedFile lock_;  // of the run folder, for as long as this object or the process lives
   std::function<bool()> interrupted_;
   torch::Device device_;
   TrainingData data_;

@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,7 @@
 
 #include "base/bf16.h"
 #include "base/random.h"
+#include "base/temporary_folder.h"
 #include "weights/gguf_testing.h"
 #include "weights/llama_gguf.h"
 
@@ -26,12 +26,6 @@ using testing_support::ReadTensor;
 
 class Gguf : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "photon-gguf-XXXXXX").string();
-    root = ::mkdtemp(pattern.data());
-  }
-  void TearDown() override { fs::remove_all(root); }
-
   ModelFolder init(const Spec& spec, DType dtype = DType::f32) const {
     fs::remove_all(root / "model");
     init_model_folder(spec, root / "model", {.seed = 5, .shake = true, .dtype = dtype});
@@ -52,7 +46,7 @@ class Gguf : public ::testing::Test {
     return "written";
   }
 
-  fs::path root;
+  testing_support::TemporaryFolder root;
 };
 
 // Grouped-query attention whose heads are not d_model / n_heads wide, as no width equals another.

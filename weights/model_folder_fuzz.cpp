@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/temporary_folder.h"
 #include "weights/model_folder.h"
 
 namespace {
@@ -24,16 +25,13 @@ photon::Spec smallest_spec() {
 
 // A model folder whose weights are a file in memory that every input is written to in turn.
 struct Folder {
-  fs::path path;
+  photon::testing_support::TemporaryFolder root;
   int fd = ::memfd_create("photon-fuzz", 0);
 
   Folder() {
-    std::string pattern = (fs::temp_directory_path() / "photon-fuzz-XXXXXX").string();
-    path = ::mkdtemp(pattern.data());
-    photon::write_atomically(path / photon::config_file, photon::to_json(smallest_spec()));
-    fs::create_symlink("/proc/self/fd/" + std::to_string(fd), path / photon::weights_file);
+    photon::write_atomically(root / photon::config_file, photon::to_json(smallest_spec()));
+    fs::create_symlink("/proc/self/fd/" + std::to_string(fd), root / photon::weights_file);
   }
-  ~Folder() { fs::remove_all(path); }
   void hold(std::span<const std::uint8_t> bytes) const {
     if (::ftruncate(fd, 0) != 0 || ::pwrite(fd, bytes.data(), bytes.size(), 0) != std::ssize(bytes)) std::abort();
   }
@@ -45,7 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const Folder folder;
   folder.hold({data, size});
   try {
-    const photon::ModelFolder model = photon::open_model_folder(folder.path, /*check_finite=*/true);
+    const photon::ModelFolder model = photon::open_model_folder(folder.root.path(), /*check_finite=*/true);
     for (const auto& [name, matrix] : model.matrices) {
       unsigned checksum = 0;
       for (std::int64_t r = 0; r < matrix.rows; ++r) {

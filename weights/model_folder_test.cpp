@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <omp.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,8 @@
 #include <fstream>
 #include <functional>
 #include <set>
+
+#include "base/temporary_folder.h"
 
 namespace photon {
 namespace {
@@ -38,13 +39,6 @@ Spec vanilla_spec() {
 
 class ModelFolders : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "photon-model-XXXXXX").string();
-    root = ::mkdtemp(pattern.data());
-    folder = root / "model";
-  }
-  void TearDown() override { fs::remove_all(root); }
-
   // The message with which the folder is refused, without the path before the file's name; "opened" if it is not.
   std::string refusal(bool check_finite = false) const {
     try {
@@ -84,7 +78,8 @@ class ModelFolders : public ::testing::Test {
     EXPECT_NE(message.find(names), message.npos) << message << "\n  does not mention " << names;
   }
 
-  fs::path root, folder;
+  testing_support::TemporaryFolder root;
+  fs::path folder = root / "model";
 };
 
 TEST_F(ModelFolders, InitialisedOnesOpenWithEveryTensorOfTheSpec) {

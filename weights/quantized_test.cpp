@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +12,7 @@
 #include <functional>
 
 #include "base/random.h"
+#include "base/temporary_folder.h"
 #include "weights/model_folder.h"
 
 namespace photon {
@@ -34,12 +34,7 @@ using File = std::vector<TensorToWrite>;
 
 class QuantizedFolders : public ::testing::TestWithParam<const char*> {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "photon-quantized-XXXXXX").string();
-    folder = ::mkdtemp(pattern.data());
-    write_atomically(folder / config_file, to_json(spec));
-  }
-  void TearDown() override { fs::remove_all(folder); }
+  void SetUp() override { write_atomically(folder / config_file, to_json(spec)); }
 
   DType dtype() const { return *quantized_dtype(GetParam()); }
   bool is_int8() const { return dtype() == DType::i8; }
@@ -95,7 +90,7 @@ class QuantizedFolders : public ::testing::TestWithParam<const char*> {
   // Why the folder is refused: all lines of the message; "opened" if it is not.
   std::string refusal(bool check_finite = false) const {
     try {
-      open_model_folder(folder, check_finite);
+      open_model_folder(folder.path(), check_finite);
     } catch (const WeightsError& e) {
       EXPECT_TRUE(std::string(e.what()).starts_with((folder / weights_file).string())) << e.what();
       return e.what();
@@ -111,7 +106,7 @@ class QuantizedFolders : public ::testing::TestWithParam<const char*> {
   }
 
   Spec spec = odd_spec();
-  fs::path folder;
+  testing_support::TemporaryFolder folder;
   std::deque<std::vector<std::byte>> storage;  // what files are written from
 };
 
@@ -128,7 +123,7 @@ TEST_P(QuantizedFolders, ReadBackAsWritten) {
     }
     File tensors = file();
     write(tensors);
-    const ModelFolder model = open_model_folder(folder, /*check_finite=*/true);
+    const ModelFolder model = open_model_folder(folder.path(), /*check_finite=*/true);
     EXPECT_EQ(model.dtype, dtype());
     EXPECT_TRUE(model.is_quantized());
     EXPECT_EQ(model.matrices.contains("lm_head.weight"), !tied);
@@ -225,7 +220,7 @@ TEST_P(QuantizedFolders, MetadataOfAnotherTypeOrNoneIsRefused) {
 
 TEST_P(QuantizedFolders, FloatMatricesUnderAQuantisedTypeAreRefused) {
   fs::remove(folder / config_file);
-  init_model_folder(spec, folder, {});
+  init_model_folder(spec, folder.path(), {});
   const SafeTensors floats(folder / weights_file);
   File tensors;
   for (const auto& [name, tensor] : floats.tensors())
@@ -269,8 +264,7 @@ TEST_P(QuantizedFolders, ValuesOutsideTheTypeAndVectorsThatAreNotFiniteAreRefuse
 }
 
 TEST(FloatFolders, GiveTheirMatricesRowByRow) {
-  std::string pattern = (fs::temp_directory_path() / "photon-floats-XXXXXX").string();
-  const fs::path root = ::mkdtemp(pattern.data());
+  const testing_support::TemporaryFolder root;
   for (const DType dtype : {DType::f32, DType::bf16}) {
     init_model_folder(odd_spec(), root / "model", {.seed = 2, .dtype = dtype});
     const ModelFolder model = open_model_folder(root / "model");
@@ -287,7 +281,6 @@ TEST(FloatFolders, GiveTheirMatricesRowByRow) {
     }
     fs::remove_all(root / "model");
   }
-  fs::remove_all(root);
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -18,6 +17,7 @@
 #include <string>
 
 #include "base/bf16.h"
+#include "base/temporary_folder.h"
 
 namespace {
 std::size_t live_bytes = 0, peak_bytes = 0;  // of operator new
@@ -59,13 +59,6 @@ std::string file_with(const std::string& dtype, const std::string& shape, const 
 
 class SafeTensorsFile : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "photon-safetensors-XXXXXX").string();
-    folder = ::mkdtemp(pattern.data());
-    path = folder / "model.safetensors";
-  }
-  void TearDown() override { fs::remove_all(folder); }
-
   void write(const std::string& bytes) const {  // without waiting for the disk
     fs::remove(path);
     std::ofstream(path, std::ios::binary) << bytes;
@@ -89,7 +82,8 @@ class SafeTensorsFile : public ::testing::Test {
     EXPECT_LT(message.size(), path.string().size() + 600) << what;
   }
 
-  fs::path folder, path;
+  testing_support::TemporaryFolder folder;
+  fs::path path = folder / "model.safetensors";
 };
 
 // Three tensors of different widths, one of them scalar, one empty.
@@ -215,7 +209,7 @@ TEST_F(SafeTensorsFile, WriterRefusesWhatNoReaderWouldTake) {
   const auto bytes = std::as_bytes(std::span(w));
   const auto refused = [&](std::vector<TensorToWrite> tensors, std::map<std::string, std::string> metadata = {}) {
     EXPECT_THROW(write_safetensors(path, std::move(tensors), metadata), WeightsError);
-    EXPECT_TRUE(fs::is_empty(folder));
+    EXPECT_TRUE(fs::is_empty(folder.path()));
   };
   refused({{"w", DType::f32, {4}, bytes}, {"w", DType::f32, {4}, bytes}});
   refused({{"w", DType::f32, {4}, bytes}, {"w", DType::i64, {2}, bytes}});
@@ -498,7 +492,8 @@ TEST_F(SafeTensorsFile, ClaimsCostNoMemory) {
 TEST_F(SafeTensorsFile, OnlyRegularFilesOpen) {
   ASSERT_EQ(::mkfifo((folder / "fifo").c_str(), 0600), 0);
   fs::create_symlink(folder / "loop", folder / "loop");
-  for (const fs::path& bad : {folder, folder / "fifo", folder / "loop", folder / "missing", fs::path("/dev/zero")})
+  for (const fs::path& bad :
+       {folder.path(), folder / "fifo", folder / "loop", folder / "missing", fs::path("/dev/zero")})
     EXPECT_THROW(SafeTensors{bad}, InputError) << bad;
 }
 

@@ -1,0 +1,15 @@
+// For the tests of `photon bench`: what it measures, as small as it gets.
+#pragma once
+
+#include <string>
+
+#include "cli/bench_plan.h"
+#include "engine/test_models.h"
+
+namespace photon::testing_support {
+
+inline BenchSource source_of(const std::string& name, WeightType dtype = WeightType::f32) {
+  return {.path = name + ".json", .spec = tiny_spec(name), .dtype = dtype, .kv = KvType::f32};
+}
+
+}  // namespace photon::testing_support
