@@ -17,9 +17,13 @@ endif()
 set(PHOTON_COLD $<$<CONFIG:Release>:-O1>)
 set(PHOTON_HOT $<IF:$<CONFIG:Release>,-O3,-O1>)
 
-find_program(PHOTON_MOLD mold)  # links in a tenth of the time
+find_program(PHOTON_MOLD mold)  # links in a tenth of the time; GCC before 12.1 does not know it
 if(PHOTON_MOLD)
-  add_link_options(-fuse-ld=mold)
+  include(CheckLinkerFlag)
+  check_linker_flag(CXX -fuse-ld=mold PHOTON_MOLD_LINKS)
+  if(PHOTON_MOLD_LINKS)
+    add_link_options(-fuse-ld=mold)
+  endif()
 endif()
 
 set(PHOTON_WARNINGS -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)

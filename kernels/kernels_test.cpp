@@ -21,6 +21,7 @@ namespace photon {
 namespace {
 
 using testing_support::NaN, testing_support::random_floats, testing_support::same_bits;
+
 constexpr float inf = std::numeric_limits<float>::infinity();
 // Below, at and above a vector; photon-600m's head, embedding and width.
 const std::vector<std::int64_t> widths{1, 2, 15, 16, 17, 31, 33, 52, 416, 1664};

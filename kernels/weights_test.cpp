@@ -9,20 +9,15 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/random.h"
+#include "kernels/testing.h"
 
 namespace photon {
 namespace {
 
+using testing_support::random_floats;
+
 const std::vector<std::int64_t> row_sizes{1, 2, 15, 31, 32, 33, 52, 416};
 constexpr std::array quantized{WeightType::int8, WeightType::int4};
-
-std::vector<float> random_row(std::int64_t k, std::uint64_t seed, double scale = 1) {
-  Random random(seed);
-  std::vector<float> row(static_cast<std::size_t>(k));
-  for (float& value : row) value = static_cast<float>(scale * random.normal());
-  return row;
-}
 
 struct Row {
   Row(WeightType t, const std::vector<float>& x)
@@ -64,7 +59,7 @@ TEST(WeightType, NamesRoundTripAndOthersAreRefusedWithTheList) {
 
 TEST(QuantizeRow, Int8ErrorIsAtMostHalfAStep) {
   for (const auto k : row_sizes) {
-    const auto x = random_row(k, 1, 0.02);
+    const auto x = random_floats(k, 1, 0.02);
     const Row row(WeightType::int8, x);
     const auto back = row.back();
     for (std::size_t i = 0; i < x.size(); ++i) {
@@ -93,7 +88,7 @@ double simple_int4_error(const std::vector<float>& x) {
 }
 
 TEST(QuantizeRow, Int4LeavesLessErrorThanTheSimpleRule) {
-  const auto x = random_row(1664, 2, 0.02);
+  const auto x = random_floats(1664, 2, 0.02);
   EXPECT_LT(square_error(x, Row(WeightType::int4, x).back()), 0.97 * simple_int4_error(x));
 }
 
@@ -119,7 +114,7 @@ TEST(QuantizeRow, ZerosAndTheSmallestNumbersStayFinite) {
 
 TEST(QuantizeRow, AGroupIsRoundedByItself) {
   for (const auto type : quantized) {
-    auto x = random_row(96, 3);
+    auto x = random_floats(96, 3);
     const Row before(type, x);
     for (std::size_t i = 32; i < 64; ++i) x[i] *= 1000;
     const Row after(type, x);
@@ -183,7 +178,7 @@ TEST(PackPanel, EveryInputOfEveryOutputIsWhereTheLayoutSaysAndAbsentOnesAreZero)
         std::array<const float*, panel_outputs> floats{};
         std::array<QuantizedRow, panel_outputs> views{};
         for (std::size_t o = 0; o < n_rows; ++o) {
-          rows.push_back(random_row(k, o + 1));
+          rows.push_back(random_floats(k, o + 1));
           if (type == WeightType::int8 || type == WeightType::int4) {
             rounded.emplace_back(type, rows.back());
             rows.back() = rounded.back().back();

@@ -1,8 +1,7 @@
-// For the tests of text/: a folder that is removed again, and a small tokenizer trained once per program.
+// For the tests of text/ and what uses it: made-up text, and a small tokenizer trained once per program.
 #pragma once
 
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <string_view>
 

@@ -1,4 +1,4 @@
-// For the tests of the training loop: a folder that is removed again, with shards and the recipe of a run of seconds.
+// For the tests of the training loop: shards and the recipe of a run of seconds, in a folder of their own.
 #pragma once
 
 #include <filesystem>
