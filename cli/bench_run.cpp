@@ -114,7 +114,7 @@ class CaseRun {
     for (const double seconds : profile_) total += seconds;
     BenchResult result{.what = what_,
                        .model = name_of(source_),
-                       .is_vanilla = source_.spec.n_levels() == 0,
+                       .is_vanilla = source_.spec.is_vanilla(),
                        .dtype = source_.dtype,
                        .kv = source_.kv,
                        .tokens_per_s = spread_of(tokens_per_s_),

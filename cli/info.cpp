@@ -130,7 +130,7 @@ void print(const Table& table, std::size_t left) {
 }
 
 const char* family(const Spec& spec) {
-  if (spec.trunk) return "vanilla Transformer";
+  if (spec.trunk) return spec.is_vanilla() ? "vanilla Transformer" : "sliding-window Transformer";
   return spec.n_levels() == 1 ? "Block Transformer" : "PHOTON";
 }
 
@@ -189,7 +189,7 @@ void print_costs(const Case& model, const Case& vanilla, const std::string& dtyp
   std::vector<std::string> head{fmt::format("context {}, {}", model.context, dtype),
                                 fmt::format("vanilla, {} layers", vanilla.spec.trunk->n_layers)};
   std::vector<Case> columns;
-  if (!model.spec.trunk)
+  if (model.spec != vanilla.spec)
     for (const Protocol protocol : protocols(model.spec)) {
       columns.push_back({model.spec, protocol, model.context, model.kv});
       head.insert(head.end(), {std::string(to_string(protocol)), ""});
@@ -209,12 +209,13 @@ void print_costs(const Case& model, const Case& vanilla, const std::string& dtyp
     table.push_back(row);
   }
   print(table, 1);
-  if (model.spec.trunk) return;
+  if (model.spec == vanilla.spec) return;
   const double difference = figures[0].value(model) / figures[0].value(vanilla) - 1;
   std::cout << fmt::format(
-      "\n  x: how many times less than the vanilla model of nearest size, whose blocks are the level 1 "
-      "decoder's\n     (this model has {:.2f} % {} parameters).  Training is forward and backward.\n",
-      std::abs(100 * difference), difference < 0 ? "fewer" : "more");
+      "\n  x: how many times less than the vanilla model of nearest size, whose blocks are {}\n     (this model has "
+      "{:.2f} % {} parameters).  Training is forward and backward.\n",
+      model.spec.trunk ? "this trunk's, with a global span" : "the level 1 decoder's", std::abs(100 * difference),
+      difference < 0 ? "fewer" : "more");
   if (model.spec.n_levels() == 1) std::cout << "     With one level recgen is hiergen.\n";
 }
 

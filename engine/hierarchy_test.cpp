@@ -234,15 +234,18 @@ TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
     hierarchy.step({&next, 1});
   }
   ExpectedTraffic want;
+  const auto encoder_row = [&](const StackSpec& stack, std::int64_t u) {
+    const Span e = stack.span;
+    want.add(stack, e.kind == Span::Kind::window  ? std::min(u + 1, e.size)
+                    : e.kind == Span::Kind::block ? u % e.size + 1
+                                                  : u + 1);
+  };
   if (spec().trunk)
-    for (std::int64_t p = 0; p <= n; ++p) want.add(*spec().trunk, p + 1);
+    for (std::int64_t p = 0; p <= n; ++p) encoder_row(*spec().trunk, p);
   for (std::int64_t l = 1; l <= spec().n_levels(); ++l) {
     const LevelSpec& level = spec().level(l);
-    const Span e = level.encoder.span, d = level.decoder.span;
-    for (std::int64_t u = 0; u < n / spec().chunk_tokens(l); ++u)
-      want.add(level.encoder, e.kind == Span::Kind::window  ? std::min(u + 1, e.size)
-                              : e.kind == Span::Kind::block ? u % e.size + 1
-                                                            : u + 1);
+    const Span d = level.decoder.span;
+    for (std::int64_t u = 0; u < n / spec().chunk_tokens(l); ++u) encoder_row(level.encoder, u);
     const std::int64_t R = level.converter_len, C = level.chunk_size;
     const std::int64_t units = n / spec().chunk_tokens(l - 1);  // the last prediction is of unit `units`
     const std::int64_t rows = units / C * (R + C) + R + units % C;

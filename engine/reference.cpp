@@ -117,6 +117,22 @@ struct Reference {
     return x;
   }
 
+  // An encoder or the trunk: what its span shows a row.
+  Rows causal_stack(const std::string& name, const StackSpec& s, const Rows& x,
+                    const std::vector<std::int64_t>& positions) {
+    const auto w = static_cast<std::size_t>(s.span.size);
+    return stack(name, s, x, positions, [&](std::size_t r, std::size_t c) {
+      switch (s.span.kind) {
+        case Span::Kind::window:
+          return c <= r && r < c + w;
+        case Span::Kind::block:
+          return c <= r && c / w == r / w;
+        default:
+          return c <= r;
+      }
+    });
+  }
+
   Vec embed(std::int64_t token) {
     const Tensor& w = tensor("embed.weight");
     return {w.values.begin() + token * w.cols, w.values.begin() + (token + 1) * w.cols};
@@ -127,7 +143,6 @@ struct Reference {
     const LevelSpec& level = spec.level(l);
     const std::string at = "levels." + std::to_string(l) + ".";
     const auto C = static_cast<std::size_t>(level.chunk_size);
-    const auto w = static_cast<std::size_t>(level.encoder.span.size);
     Rows A;
     std::vector<std::int64_t> positions;
     for (std::size_t g = 0; (g + 1) * C <= below.size(); ++g) {
@@ -136,16 +151,7 @@ struct Reference {
       A.push_back(level.chunker == Chunker::linear ? linear(a, at + "chunker.weight") : a);
       positions.push_back(static_cast<std::int64_t>(g));
     }
-    return stack(at + "encoder", level.encoder, A, positions, [&](std::size_t r, std::size_t c) {
-      switch (level.encoder.span.kind) {
-        case Span::Kind::window:
-          return c <= r && r < c + w;
-        case Span::Kind::block:
-          return c <= r && c / w == r / w;
-        default:
-          return c <= r;
-      }
-    });
+    return causal_stack(at + "encoder", level.encoder, A, positions);
   }
 
   // X̂⁽ˡ⁻¹⁾ of every unit of level l-1 and of the next one, from cond⁽ˡ⁾ of all groups.
@@ -194,7 +200,7 @@ struct Reference {
       X[0].insert(X[0].begin(), embed(spec.bos_token_id));
       std::vector<std::int64_t> positions;
       for (std::size_t i = 0; i < X[0].size(); ++i) positions.push_back(static_cast<std::int64_t>(i));
-      predicted = stack("trunk", *spec.trunk, X[0], positions, [](std::size_t r, std::size_t c) { return c <= r; });
+      predicted = causal_stack("trunk", *spec.trunk, X[0], positions);
     } else {
       for (std::int64_t l = 1; l <= spec.n_levels(); ++l) X.push_back(encode(l, X.back()));
       predicted = X.back();

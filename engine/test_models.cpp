@@ -42,6 +42,9 @@ std::vector<NamedSpec> tiny_specs() {
   vanilla.tie_embeddings = true;
   vanilla.trunk = stack(12, 1, 1, 1, 52, all);
   specs.push_back({"vanilla_tied", vanilla});
+  vanilla.trunk->n_layers = 3;
+  vanilla.trunk->span = {window, 2};
+  specs.push_back({"vanilla_window", vanilla});
 
   specs.push_back({"block", model(4, {level(4, 4, concat, stack(16, 2, 2, 1, 8, all), stack(12, 2, 2, 2, 7, own))})});
   specs.push_back(

@@ -111,6 +111,8 @@ Flops generation_flops(const Spec& spec, Protocol protocol, std::int64_t T, Wher
   return flops;
 }
 
+bool grows(const StackSpec& s) { return s.span.kind == Span::Kind::global; }  // its cache
+
 // Caches of a decoder that exist at once: recgen decodes all the groups of a `chunk` decoder in parallel.
 std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l) {
   const bool parallel = protocol == Protocol::recgen && spec.level(l).decoder.span.kind == Span::Kind::chunk;
@@ -123,11 +125,11 @@ std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, Kv
     const std::int64_t pages = (units_held(spec, l, T) + more) / kv_page_units;
     return pages * kv_page_units * kv_bytes_per_position(s, kv);
   };
-  if (spec.trunk) return paged(*spec.trunk, 0);
+  if (spec.trunk) return grows(*spec.trunk) ? paged(*spec.trunk, 0) : 0;
   std::int64_t bytes = 0;
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const StackSpec& s = spec.level(l).encoder;
-    if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global) bytes += paged(s, l);
+    if (runs_encoder(spec, protocol, l) && grows(s)) bytes += paged(s, l);
   }
   return bytes;
 }
@@ -181,17 +183,17 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T) {
 }
 
 double kv_bytes_per_token(const Spec& spec, Protocol protocol, KvType kv) {
-  if (spec.trunk) return real(kv_bytes_per_position(*spec.trunk, kv));
+  if (spec.trunk) return grows(*spec.trunk) ? real(kv_bytes_per_position(*spec.trunk, kv)) : 0;
   double bytes = 0;
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const StackSpec& s = spec.level(l).encoder;
-    if (runs_encoder(spec, protocol, l) && s.span.kind == Span::Kind::global)
-      bytes += real(kv_bytes_per_position(s, kv)) / unit_tokens(spec, l);
+    if (runs_encoder(spec, protocol, l) && grows(s)) bytes += real(kv_bytes_per_position(s, kv)) / unit_tokens(spec, l);
   }
   return bytes;
 }
 
 std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv) {
+  if (spec.trunk) return spec.trunk->span.size * kv_bytes_per_position(*spec.trunk, kv);
   std::int64_t bytes = 0;
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
@@ -232,15 +234,19 @@ std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t 
 }
 
 KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
-  if (spec.trunk) return {real(kv_bytes_per_position(*spec.trunk, kv)) * real(T), 0};
   KvRead read;
+  if (spec.trunk) {
+    (grows(*spec.trunk) ? read.growing : read.bounded) =
+        real(kv_bytes_per_position(*spec.trunk, kv)) * attended(spec.trunk->span, real(T), Where::end);
+    return read;
+  }
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
     const double groups = 1 / unit_tokens(spec, l), M = real(T) * groups;
     if (runs_encoder(spec, protocol, l)) {
       const double bytes =
           groups * real(kv_bytes_per_position(level.encoder, kv)) * attended(level.encoder.span, M, Where::end);
-      (level.encoder.span.kind == Span::Kind::global ? read.growing : read.bounded) += bytes;
+      (grows(level.encoder) ? read.growing : read.bounded) += bytes;
     }
     read.bounded += groups * real(decoder_rows(level)) * real(kv_bytes_per_position(level.decoder, kv)) *
                     attended(level, M, Where::end);
@@ -282,8 +288,11 @@ Flops training_flops(const Spec& spec, std::int64_t T) {
 }
 
 Spec matching_vanilla(const Spec& spec) {
-  if (spec.trunk) return spec;
   Spec vanilla = spec;
+  if (spec.trunk) {
+    vanilla.trunk->span = {};
+    return vanilla;
+  }
   vanilla.levels.clear();
   StackSpec& trunk = vanilla.trunk.emplace(spec.level(1).decoder);
   trunk.span = {};

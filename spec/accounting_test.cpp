@@ -26,8 +26,13 @@ Spec odd_spec(Span encoder_1, Span encoder_2, Span decoders) {
   EXPECT_TRUE(problems(spec).empty());
   return spec;
 }
+Spec windowed_vanilla(std::int64_t size) {
+  Spec spec = config("vanilla-8m");
+  spec.trunk->span = {window, size};
+  return spec;
+}
 std::vector<Spec> odd_specs() {
-  std::vector<Spec> specs{config("vanilla-8m"), config("block-8m")};
+  std::vector<Spec> specs{config("vanilla-8m"), windowed_vanilla(50), config("block-8m")};
   for (const Span encoder : {Span{global, 0}, Span{window, 6}, Span{block, 5}})
     for (const Span decoder : {Span{chunk, 0}, Span{stream, 11}}) specs.push_back(odd_spec(encoder, encoder, decoder));
   specs.push_back(odd_spec({window, 6}, {global, 0}, {chunk, 0}));
@@ -81,6 +86,7 @@ TEST(Accounting, ReproducesTheReferenceTable) {
 TEST(Accounting, TheVanillaModelOfEqualSizeIsTheReferenceOne) {
   EXPECT_EQ(matching_vanilla(config("photon-600m")), config("vanilla-600m"));
   EXPECT_EQ(matching_vanilla(config("vanilla-8m")), config("vanilla-8m"));
+  EXPECT_EQ(matching_vanilla(windowed_vanilla(64)), config("vanilla-8m"));
   for (const Spec& spec : odd_specs()) {
     const Spec vanilla = matching_vanilla(spec);
     EXPECT_TRUE(problems(vanilla).empty());
@@ -189,7 +195,8 @@ double counted_attention_flops(const Spec& spec, std::int64_t T) {
     flops += 4.0 * static_cast<double>(s.n_layers * s.n_heads * s.head_dim * positions);
   };
   if (spec.trunk)
-    for (std::int64_t i = 1; i <= T; ++i) row(*spec.trunk, i);
+    for (std::int64_t i = 1; i <= T; ++i)
+      row(*spec.trunk, spec.trunk->span.kind == window ? std::min(i, spec.trunk->span.size) : i);
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
     const Span encoder = level.encoder.span, decoder = level.decoder.span;
@@ -239,6 +246,14 @@ TEST(Accounting, CachesOfAKnownModelToTheByte) {
   const Spec vanilla = config("vanilla-8m");  // the bos takes a position
   EXPECT_EQ(kv_bytes_allocated(vanilla, hiergen, 15, KvType::bf16), 16 * 8192);
   EXPECT_EQ(kv_bytes_allocated(vanilla, hiergen, 16, KvType::bf16), 32 * 8192);
+  const Spec windowed = windowed_vanilla(50);  // a ring, whole from the start
+  EXPECT_EQ(kv_bytes_per_token(windowed, hiergen, KvType::bf16), 0);
+  for (const std::int64_t T : {0, 49, 50, 5000}) {
+    EXPECT_EQ(kv_bytes_allocated(windowed, hiergen, T, KvType::bf16), 50 * 8192);
+    EXPECT_EQ(kv_bytes_filled(windowed, hiergen, T, KvType::bf16), 0);
+    EXPECT_EQ(kv_bytes_read(windowed, hiergen, T, KvType::bf16).total(),
+              static_cast<double>(std::min<std::int64_t>(T, 50)) * 8192);
+  }
 }
 
 TEST(Accounting, ContinuationsShareWhatTheirPromptHasFilled) {

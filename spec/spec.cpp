@@ -178,7 +178,7 @@ void check(const Spec& spec, Problems& problems) {
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) check_level(spec, l, problems);
   check_chunk_tokens(spec, problems);
   if (spec.trunk) {
-    check(*spec.trunk, "trunk", {Span::Kind::global}, "global", problems);
+    check(*spec.trunk, "trunk", {Span::Kind::global, Span::Kind::window}, "global or window", problems);
     if (problems.good("", {"d_embed"}) && problems.good("trunk", {"d_model"}) && spec.d_embed != spec.trunk->d_model)
       problems.add("trunk", fmt::format("d_model {} differs from d_embed {}", spec.trunk->d_model, spec.d_embed));
   }

@@ -19,7 +19,7 @@ inline constexpr std::int64_t max_levels = 8, max_layers = 1024;  // of a model,
 struct Span {
   enum class Kind {
     global,  ///< all of them; encoders and trunk
-    window,  ///< the last `size` units; encoders below the top
+    window,  ///< the last `size` units; encoders below the top, trunk
     block,   ///< those in its own aligned block of `size` units; encoders below the top
     chunk,   ///< its group's prefix and earlier content, R + C - 1 positions; decoders
     stream,  ///< groups laid out one after another, [U_g ; all C contents of g], the last `size` positions; decoders
@@ -65,6 +65,7 @@ struct Spec {
 
   std::int64_t n_levels() const { return static_cast<std::int64_t>(levels.size()); }                // L
   const LevelSpec& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
+  bool is_vanilla() const { return trunk && trunk->span.kind == Span::Kind::global; }
   std::int64_t chunk_tokens(std::int64_t l) const;  // C_≤l = C_1·…·C_l tokens in one unit of level l; 1 for l = 0
   std::int64_t width(std::int64_t l) const;         // D_l: width of a unit of level l; D_0 = d_embed
   std::int64_t cond_width(std::int64_t l) const;    // width of cond⁽ˡ⁾: D_L at the top, E_{l+1} below it

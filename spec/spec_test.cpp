@@ -172,8 +172,9 @@ TEST(Spec, AVanillaModelNeedsATrunkThatFitsItsEmbedding) {
           {R"([{"op":"replace","path":"/trunk/d_model","value":9},
                {"op":"replace","path":"/tie_embeddings","value":false}])",
            {"trunk: d_model 9 differs from d_embed 8"}},
-          {R"([{"op":"replace","path":"/trunk/span","value":{"kind":"window","size":4}}])",
-           {"trunk: span window(4) does not fit here, use global"}},
+          {R"([{"op":"replace","path":"/trunk/span","value":{"kind":"window","size":4}}])", {}},
+          {R"([{"op":"replace","path":"/trunk/span","value":{"kind":"block","size":4}}])",
+           {"trunk: span block(4) does not fit here, use global or window"}},
       });
 }
 

@@ -221,6 +221,9 @@ TEST_F(Gguf, ModelsThatTheArchitectureCannotHoldAreRefused) {
     }
     return "taken";
   };
+  Spec windowed = vanilla();
+  windowed.trunk->span = {Span::Kind::window, 64};
+  EXPECT_NE(refusal_of(windowed).find("span window(64)"), std::string::npos);
   Spec odd = vanilla();
   odd.trunk->head_dim = 5;
   EXPECT_NE(refusal_of(odd).find("head_dim 5 is odd"), std::string::npos);

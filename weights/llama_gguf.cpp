@@ -42,6 +42,9 @@ LlamaGguf llama_gguf(const ModelFolder& folder, const std::string& name, std::op
     refuse(fmt::format("a model with {} level{} has no GGUF form; only vanilla models (no levels) can be exported",
                        spec.n_levels(), spec.n_levels() == 1 ? "" : "s"));
   const StackSpec& trunk = *spec.trunk;
+  if (trunk.span.kind != Span::Kind::global)
+    refuse(fmt::format("span {} has no place in GGUF's llama architecture; only a global trunk can be exported",
+                       to_string(trunk.span)));
   if (trunk.head_dim % 2 != 0)
     refuse(fmt::format("head_dim {} is odd, and GGUF's llama architecture rotates pairs; it must be even",
                        trunk.head_dim));

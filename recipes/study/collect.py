@@ -10,7 +10,7 @@ import json
 import os
 
 RUNS, RESULTS = "runs/study", "recipes/study/results"
-MEASURED = ["windows", "long", "agree-classics", "agree-stories"]
+MEASURED = ["windows", "long", "cut", "agree-classics", "agree-stories"]
 TIMED = ["info", "prefill", "decode"]
 
 

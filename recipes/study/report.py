@@ -208,6 +208,16 @@ def recgen(size):
                   "cos(X̂, X) by level"], rows) if rows else ""
 
 
+def without_levels(size):
+    """What is lost where the prefix vectors are zero."""
+    rows = []
+    for run in size.first_runs():
+        if cut := run.get("cut"):
+            rows.append([f"`{run.name}`", number(cut["reference_nats_per_token"], 3), number(cut["nats_per_token"], 3),
+                         f"{cut['nats_per_token_difference']:+.3f} ± {cut['nats_per_token_difference_standard_error']:.3f}"])
+    return table(["arm, classics", "nats", "without what its levels say", "difference"], rows) if rows else ""
+
+
 COLOURS = ["#3b6ea5", "#c0504d", "#5a9e4b", "#8064a2", "#d08a2e", "#3aa6a6", "#7f7f7f", "#b5651d", "#d16ba5", "#4f4f4f",
            "#94b447", "#2c4d75", "#e0a030", "#6b8e23", "#aa3377", "#66ccee", "#bbbb22"]
 
@@ -319,6 +329,9 @@ def main():
         text += "\n### Speed and memory\n\nTokens per second; decoding at a context of 2,048, medians (least to most).\n\n" + speeds(size)
         if agreement := recgen(size):
             text += "\n### recgen\n\n" + agreement
+        if cut := without_levels(size):
+            text += ("\n### What the levels say\n\nThe loss when the level 1 converter is zero, so that a token sees the earlier tokens "
+                     "of its decoder's window only (not trained so: an upper bound of what the levels add).\n\n" + cut)
         text += "\n### Figures\n\n" + figures(size)
     missing = [r for r in runs if not r.finished]
     if missing:

@@ -43,6 +43,14 @@ keep() {
   mv "$file.part" "$file"
 }
 
+# The loss without what the levels say, beside the model's own.
+score_cut() {  # RUN
+  python3 recipes/study/cut.py "$1/model" "$1/cut"
+  "$PHOTON" score -m "$1/cut" --compare "$1/model" --threads 1 --json --window 511 --limit 100 \
+    --file data/classics-valid-part.txt
+  rm -r "$1/cut"
+}
+
 measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
   local run=$runs/$2/$1-$4
   [ "$4" = 1 ] && [ -f "$run/model/config.json" ] || return 0
@@ -50,7 +58,8 @@ measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
     --file data/classics-valid-part.txt
   keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 2 \
     --file data/classics-valid-part.txt
-  if [ "$3" != vanilla ]; then  # recgen needs levels
+  if [[ $3 != vanilla* ]]; then  # has levels
+    keep "$run/cut.json" score_cut "$run"
     keep "$run/agree-classics.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --window 511 --limit 40 \
       --greedy 64 --file data/classics-valid-part.txt
     keep "$run/agree-stories.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --limit 80 \
@@ -58,7 +67,7 @@ measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
   fi
   echo "measured $2/$1-$4"
 }
-export -f train keep measure
+export -f train keep score_cut measure
 export runs
 
 # What each config costs; its speed does not depend on the weights, so they are random.
@@ -66,7 +75,7 @@ speed() {
   while read -r size config; do
     local model=configs/study/$size/$config.json out=$runs/speed/$size/$config protocols=hiergen,recgen
     [ ! -f "recipes/study/results/speed/$size/$config.json" ] || continue  # measured before
-    [ "$config" != vanilla ] || protocols=hiergen
+    [[ $config != vanilla* ]] || protocols=hiergen
     mkdir -p "$out"
     keep "$out/info.json" "$PHOTON" info "$model" --context 2048 --json
     keep "$out/prefill.json" "$PHOTON" bench prefill --config "$model" --json --tokens 2048 --repeat 3
