@@ -211,7 +211,7 @@ def recgen(size):
 def without_levels(size):
     """What is lost where the prefix vectors are zero."""
     rows = []
-    for run in size.first_runs():
+    for run in (size.arms[arm][0] for arm in size.by_loss()):
         if cut := run.get("cut"):
             rows.append([f"`{run.name}`", number(cut["reference_nats_per_token"], 3), number(cut["nats_per_token"], 3),
                          f"{cut['nats_per_token_difference']:+.3f} ± {cut['nats_per_token_difference_standard_error']:.3f}"])

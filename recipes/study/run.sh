@@ -54,6 +54,10 @@ score_cut() {  # RUN
 measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
   local run=$runs/$2/$1-$4
   [ "$4" = 1 ] && [ -f "$run/model/config.json" ] || return 0
+  local old  # of a model that was trained further since
+  for old in "$run"/{windows,long,cut,agree-classics,agree-stories}.json; do
+    [ "$old" -nt "$run/model/model.safetensors" ] || rm -f "$old"
+  done
   keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 100 \
     --file data/classics-valid-part.txt
   keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 2 \

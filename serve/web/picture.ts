@@ -4,12 +4,13 @@ import { firstHeld, firstTokenHeld, tokensPerUnit, unitsAfter } from "./hierarch
 import type { Level } from "./props.js";
 import { cssColor } from "./theme.js";
 
-const cell = 18, row = 54, margin = 14, tokenSize = 13;
+const widestCell = 18, row = 54, margin = 14, tokenSize = 13;
 const pulseMs = 900;
 
 export class Picture {
   private levels: readonly Level[] = [];
   private sizes: number[] = [1];
+  private cell = widestCell;  // a token's column; narrow enough to see nearly two top-level units at once
   private births: number[] = [];  // when each token was shown, ms
   private nPrompt = 0;
   private recursive = false;
@@ -31,6 +32,7 @@ export class Picture {
   clear(levels: readonly Level[], recursive: boolean): void {
     this.levels = levels;
     this.sizes = tokensPerUnit(levels);
+    this.cell = Math.min(widestCell, Math.max(3, 320 / this.sizes[levels.length]!));
     this.births = [];
     this.nPrompt = 0;
     this.recursive = recursive && levels.length > 1;
@@ -75,6 +77,14 @@ export class Picture {
     return margin + this.levels.length * row;
   }
 
+  private tokenLeft(token: number): number {
+    return (token + 1 / 9) * this.cell;
+  }
+
+  private tokenWidth(): number {
+    return 0.72 * this.cell;
+  }
+
   private color(name: string): string {
     return (this.colors[name] ??= cssColor(name));
   }
@@ -91,10 +101,10 @@ export class Picture {
     const moving = this.moveView(width);
     context.setTransform(scale, 0, 0, scale, 0, 0);
     context.clearRect(0, 0, width, height);
-    context.translate(margin - this.viewStart * cell, 0);
+    context.translate(margin - this.viewStart * this.cell, 0);
 
     const first = Math.max(0, Math.floor(this.viewStart) - 1);
-    const last = Math.min(this.births.length, first + Math.ceil(width / cell) + 2);  // columns [first, last)
+    const last = Math.min(this.births.length, first + Math.ceil(width / this.cell) + 2);  // columns [first, last)
     for (let level = 1; level <= this.levels.length; ++level) this.drawLevel(context, level, first, last, now);
     this.drawTokens(context, first, last, now);
     if (this.writing) this.drawBeam(context, now);
@@ -105,7 +115,7 @@ export class Picture {
 
   /** Follows the newest token, or centres the one that is pointed at. */
   private moveView(width: number): boolean {
-    const columns = (width - 2 * margin) / cell;
+    const columns = (width - 2 * margin) / this.cell;
     const last = Math.max(0, this.births.length + (this.writing ? 3 : 0) - columns);
     const target = this.pointed === null ? last : Math.max(0, Math.min(last, this.pointed - columns / 2));
     const rest = target - this.viewStart;
@@ -145,7 +155,7 @@ export class Picture {
   }
 
   private pillWidth(level: number): number {
-    return Math.min(this.sizes[level]! * cell - 6, 16 + 12 * level);
+    return Math.max(4, Math.min(this.sizes[level]! * this.cell - 6, 16 + 12 * level));
   }
 
   private drawLevel(context: CanvasRenderingContext2D, level: number, first: number, last: number, now: number): void {
@@ -162,7 +172,7 @@ export class Picture {
       const pulse = done ? this.pulse(this.births[predicted ? begin : begin + size - 1]!, now) : 0;
       const pointed = this.pointed !== null && Math.floor(this.pointed / size) === unit;
       const presence = pointed ? 1 : unit < held ? 0.3 : 1;
-      const left = begin * cell + 2, right = (begin + size) * cell - 3;
+      const left = begin * this.cell + 2, right = (begin + size) * this.cell - 3;
       const middle = (left + right) / 2, pill = this.pillWidth(level);
 
       // The cone: the tokens' light, gathered.
@@ -215,11 +225,11 @@ export class Picture {
     for (let token = first; token < last; ++token) {
       const prompt = token < this.nPrompt;
       const pulse = this.pulse(this.births[token]!, now);
-      this.glow(context, this.color("--photon"), pulse, token * cell + 2, y, tokenSize, tokenSize);
+      this.glow(context, this.color("--photon"), pulse, this.tokenLeft(token), y, this.tokenWidth(), tokenSize);
       context.globalAlpha = token === this.pointed ? 1 : token < held ? 0.35 : prompt ? 0.7 : 1;
       context.fillStyle = this.color(token === this.pointed ? "--photon" : prompt ? "--muted" : "--token");
       context.beginPath();
-      context.roundRect(token * cell + 2, y, tokenSize, tokenSize, 3.5);
+      context.roundRect(this.tokenLeft(token), y, this.tokenWidth(), tokenSize, this.tokenWidth() / 4);
       context.fill();
     }
     context.globalAlpha = 1;
@@ -242,21 +252,21 @@ export class Picture {
   private drawBeam(context: CanvasRenderingContext2D, now: number): void {
     const next = this.births.length, top = this.levels.length;
     const glow = this.calm.matches ? 0.8 : 0.65 + 0.35 * Math.sin(now / 160);
-    const x = next * cell + 2 + tokenSize / 2;
+    const x = this.tokenLeft(next) + this.tokenWidth() / 2;
     context.strokeStyle = context.shadowColor = this.color("--photon");
     context.globalAlpha = glow;
     context.lineWidth = 1.75;
     context.shadowBlur = 8;
     context.beginPath();
-    context.roundRect(next * cell + 2, this.tokenTop(), tokenSize, tokenSize, 3.5);
+    context.roundRect(this.tokenLeft(next), this.tokenTop(), this.tokenWidth(), tokenSize, this.tokenWidth() / 4);
     const group = this.sizes[top]!;
     const condition = Math.floor(next / group) - 1;  // its unit; before the first: the start latent, off to the left
     if (top > 0) {
-      let fromX = condition < 0 ? -margin : (condition + 0.5) * group * cell + this.pillWidth(top) / 2;
+      let fromX = condition < 0 ? -margin : (condition + 0.5) * group * this.cell + this.pillWidth(top) / 2;
       let fromY = margin + tokenSize / 2 + 1;
       for (let level = top - 1; level >= 0; --level) {
         const size = this.sizes[level]!;
-        const toX = level === 0 ? x : (Math.floor(next / size) + 0.5) * size * cell;
+        const toX = level === 0 ? x : (Math.floor(next / size) + 0.5) * size * this.cell;
         const toY = level === 0 ? this.tokenTop() : margin + (top - level) * row + tokenSize / 2 - 8;
         context.moveTo(fromX, fromY);
         context.bezierCurveTo((fromX + toX) / 2, fromY, toX, (fromY + toY) / 2, toX, toY);

@@ -69,7 +69,10 @@ test("completes, and says what it took", async () => {
   assert.equal(completion_tokens, 24);
   assert.equal(total_tokens, prompt_tokens + completion_tokens);
   assert.equal(photon.protocol, "hiergen");
-  assert.ok(photon.kv_bytes_growing > 0 && photon.kv_bytes_constant > 0);
+  assert.ok(photon.kv_bytes_constant > 0);
+  const longer = (await client.completions.create({ ...greedy, max_tokens: 100 })).usage;  // fills a top-level unit
+  assert.ok(longer.photon.kv_bytes_growing > photon.kv_bytes_growing);
+  assert.equal(longer.photon.kv_bytes_constant, photon.kv_bytes_constant);
 });
 
 test("streams the same text, null finish_reason until the last, usage only when asked", async () => {

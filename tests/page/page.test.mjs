@@ -1,9 +1,14 @@
 // The page in a real browser: what a person does with it, by pointer, keyboard and phone.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import puppeteer from "puppeteer-core";
 import { eventually, startServer } from "../common/photon_server.mjs";
+
+const config = JSON.parse(readFileSync(`${process.env.PHOTON_SOURCE}/models/photon-stories/config.json`, "utf8"));
+const chunks = config.levels.map((level) => level.chunk_size);  // the bundled model's: two levels
+const [unit1, unit2] = [chunks[0], chunks[0] * chunks[1]];      // tokens in a unit
 
 let server, browser;
 
@@ -93,7 +98,8 @@ test("loads by itself, with nothing from elsewhere and nothing inline", async ()
     assert.match(answer.headers()["content-security-policy"], /default-src 'none'/);
     await ready(page);
     assert.match(await page.title(), /photon-stories/);
-    assert.match(await page.$eval("#facts", (facts) => facts.textContent), /5\.48 M parameters.*chunks of 4 × 4/);
+    assert.match(await page.$eval("#facts", (facts) => facts.textContent),
+      new RegExp(`5\\.\\d+ M parameters.*chunks of ${chunks.join(" × ")}`));
     assert.equal(await page.$$eval("#legend li", (items) => items.length), 4);
   });
 });
@@ -111,10 +117,11 @@ test("writes what the API writes, chunk by chunk", async () => {
     assert.equal(await meter(page, "tokens"), `${prompt_tokens} + ${completion_tokens}`);
     const total = prompt_tokens + completion_tokens;
     const units = await page.$eval("canvas", (canvas) => canvas.dataset.units);
-    assert.equal(units, [total, Math.floor(total / 4), Math.floor(total / 16)].join(" "));
+    assert.equal(units, [total, Math.floor(total / unit1), Math.floor(total / unit2)].join(" "));
     const starts = await page.$$eval(".token", (tokens) =>
       tokens.map((token, i) => [i, Number(token.dataset.begins)]).filter(([, level]) => level > 0));
-    assert.deepEqual(starts, [...Array(total).keys()].filter((i) => i % 4 === 0).map((i) => [i, i % 16 === 0 ? 2 : 1]));
+    assert.deepEqual(starts, [...Array(total).keys()].filter((i) => i % unit1 === 0)
+      .map((i) => [i, i % unit2 === 0 ? 2 : 1]));
     assert.match(await meter(page, "ours-bytes"), /^\d.* kB$/);
     assert.match(await meter(page, "memory-ratio"), /× less$/);
     assert.match(await page.$eval("#status", (status) => status.textContent), /hiergen: .* tokens\./);
@@ -131,8 +138,8 @@ test("a token tells its probability and its place, by pointer", async () => {
     await page.hover(".token:not(.from-prompt)");
     const tip = await page.$eval("#tip", (card) => card.hidden ? "" : card.innerText);
     assert.match(tip, new RegExp(`log-probability ${choices[0].logprobs.token_logprobs[0].toFixed(3)}`));
-    assert.match(tip, /level-1 unit \d+, slot \d of 4/);
-    assert.match(tip, /level-2 unit \d+, slot \d of 4/);
+    assert.match(tip, new RegExp(`level-1 unit \\d+, slot \\d+ of ${chunks[0]}`));
+    assert.match(tip, new RegExp(`level-2 unit \\d+, slot \\d+ of ${chunks[1]}`));
     assert.equal(await page.$$eval("#tip .tip-other", (rows) => rows.length), 5);
     assert.equal(await page.$$eval("#tip .tip-chosen", (rows) => rows.length), 1);
     await page.hover("h1");
@@ -229,7 +236,7 @@ test("everything can be done by keyboard", async () => {
     await page.keyboard.down("Control");
     await page.keyboard.press("Enter");
     await page.keyboard.up("Control");
-    await page.waitForFunction(() => document.querySelectorAll(".token:not(.from-prompt)").length > 5);
+    await page.waitForFunction(() => document.querySelectorAll(".token:not(.from-prompt)").length > 40);
     await page.keyboard.press("Escape");
     await done(page);
     assert.ok((await textOf(page)).startsWith("One day, a cat"));
@@ -241,7 +248,7 @@ test("everything can be done by keyboard", async () => {
     await page.keyboard.press("ArrowRight");
     assert.equal(await focused(), "1");
     await page.keyboard.press("ArrowDown");
-    assert.equal(await focused(), "5");
+    assert.equal(await focused(), String(1 + unit1));
     await page.keyboard.press("End");
     assert.match(await page.$eval("#tip", (card) => card.innerText), /log-probability/);
     const described = await page.evaluate(() => document.activeElement.getAttribute("aria-describedby"));
