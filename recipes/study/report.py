@@ -260,12 +260,15 @@ def pareto(size):
     if not points:
         return ""
     script, plots = "", []
-    for protocol, colour, mark in (("hiergen", "#3b6ea5", 7), ("recgen", "#c0504d", 5)):
-        script += f"${protocol} << END\n" + "\n".join(f'{x} {y} "{arm}"' for x, y, arm, p in points if p == protocol) + "\nEND\n"
-        plots += [f"${protocol} using 1:2 with points pt {mark} ps 0.9 lc rgb '{colour}' title '{protocol}'",
-                  f"${protocol} using 1:2:3 with labels noenhanced offset 0,0.8 font ',10' tc rgb '{colour}' notitle"]
+    for i, arm in enumerate(dict.fromkeys(arm for _, _, arm, _ in points)):
+        for protocol, mark in (("hiergen", 7), ("recgen", 5)):
+            if at := [(x, y) for x, y, a, p in points if (a, p) == (arm, protocol)]:
+                script += f"${protocol}{i} << END\n" + "\n".join(f"{x} {y}" for x, y in at) + "\nEND\n"
+                title = f"title '{arm}' noenhanced" if protocol == "hiergen" else "notitle"
+                plots.append(f"${protocol}{i} using 1:2 with points pt {mark} ps 0.9 lc rgb '{COLOURS[i % len(COLOURS)]}' {title}")
     return draw(f"pareto-{size.name}",
-                "set title 'Held-out loss against throughput per memory' noenhanced\nset logscale x\nset offsets graph 0.06, graph 0.1, graph 0.05, graph 0.03\n"
+                "set title 'Held-out loss against throughput per memory: circles hiergen, squares recgen' noenhanced\n"
+                "set logscale x\nset offsets graph 0.06, graph 0.06, graph 0.05, graph 0.05\n"
                 "set xlabel 'TPM: decode K tokens/s per GiB of KV cache, 64 streams at 2,048 tokens'\n"
                 "set ylabel 'loss of its own protocol, nats per token'\n" + script + "plot " + ", ".join(plots) + "\n")
 
