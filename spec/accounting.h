@@ -50,8 +50,9 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T);
 /// keeps.
 double kv_bytes_per_token(const Spec& spec, Protocol protocol, KvType kv);
 
-/// Bytes of the caches that do not grow: bounded encoders and decoders.  recgen keeps no encoder below the top, and one
-/// cache for each of the ∏_{k>l} C_k rows that a `chunk` decoder of level l runs at once.
+/// Bytes of the caches that do not grow: bounded encoders, a trunk with a window, and decoders.  recgen keeps no
+/// encoder below the top, and one cache for each of the ∏_{k>l} C_k rows that a `chunk` decoder of level l runs at
+/// once.
 std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv);
 
 /// What one sequence of T tokens allocates: the constant bytes and whole pages of every growing cache.
@@ -104,7 +105,7 @@ inline constexpr double forward_and_backward = 3.0;
 
 /// The vanilla model of nearest parameter count built from the level-1 decoder's block: vocabulary, tying and block are
 /// the same, the embedding is as wide as the block, and the number of layers is what fits best, at most max_layers.  A
-/// vanilla spec matches itself.
+/// vanilla spec matches itself, a trunk with a window the same trunk with a global span.
 Spec matching_vanilla(const Spec& spec);
 
 }  // namespace photon
