@@ -113,6 +113,14 @@ Flops generation_flops(const Spec& spec, Protocol protocol, std::int64_t T, Wher
 
 bool grows(const StackSpec& s) { return s.span.kind == Span::Kind::global; }  // its cache
 
+// visit(stack, level) for the encoders that the protocol keeps; the trunk stands at level 0.
+template <class Visit>
+void for_each_encoder(const Spec& spec, Protocol protocol, const Visit& visit) {
+  if (spec.trunk) visit(*spec.trunk, 0);
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l)
+    if (runs_encoder(spec, protocol, l)) visit(spec.level(l).encoder, l);
+}
+
 // Caches of a decoder that exist at once: recgen decodes all the groups of a `chunk` decoder in parallel.
 std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l) {
   const bool parallel = protocol == Protocol::recgen && spec.level(l).decoder.span.kind == Span::Kind::chunk;
@@ -121,16 +129,11 @@ std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l)
 
 // Whole pages of the growing caches after T tokens: with `more` = 0 only those that are full.
 std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv, std::int64_t more) {
-  const auto paged = [&](const StackSpec& s, std::int64_t l) {
-    const std::int64_t pages = (units_held(spec, l, T) + more) / kv_page_units;
-    return pages * kv_page_units * kv_bytes_per_position(s, kv);
-  };
-  if (spec.trunk) return grows(*spec.trunk) ? paged(*spec.trunk, 0) : 0;
   std::int64_t bytes = 0;
-  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
-    const StackSpec& s = spec.level(l).encoder;
-    if (runs_encoder(spec, protocol, l) && grows(s)) bytes += paged(s, l);
-  }
+  for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
+    const std::int64_t pages = (units_held(spec, l, T) + more) / kv_page_units;
+    if (grows(s)) bytes += pages * kv_page_units * kv_bytes_per_position(s, kv);
+  });
   return bytes;
 }
 
@@ -183,21 +186,20 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T) {
 }
 
 double kv_bytes_per_token(const Spec& spec, Protocol protocol, KvType kv) {
-  if (spec.trunk) return grows(*spec.trunk) ? real(kv_bytes_per_position(*spec.trunk, kv)) : 0;
   double bytes = 0;
-  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
-    const StackSpec& s = spec.level(l).encoder;
-    if (runs_encoder(spec, protocol, l) && grows(s)) bytes += real(kv_bytes_per_position(s, kv)) / unit_tokens(spec, l);
-  }
+  for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
+    if (grows(s)) bytes += real(kv_bytes_per_position(s, kv)) / unit_tokens(spec, l);
+  });
   return bytes;
 }
 
 std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv) {
-  if (spec.trunk) return spec.trunk->span.size * kv_bytes_per_position(*spec.trunk, kv);
   std::int64_t bytes = 0;
+  for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t) {
+    bytes += s.span.size * kv_bytes_per_position(s, kv);  // a global span has no size
+  });
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
-    if (runs_encoder(spec, protocol, l)) bytes += level.encoder.span.size * kv_bytes_per_position(level.encoder, kv);
     const bool is_chunk = level.decoder.span.kind == Span::Kind::chunk;
     const std::int64_t positions = is_chunk ? decoder_rows(level) : level.decoder.span.size;
     bytes += decoder_caches(spec, protocol, l) * positions * kv_bytes_per_position(level.decoder, kv);
@@ -235,21 +237,16 @@ std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t 
 
 KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
   KvRead read;
-  if (spec.trunk) {
-    (grows(*spec.trunk) ? read.growing : read.bounded) =
-        real(kv_bytes_per_position(*spec.trunk, kv)) * attended(spec.trunk->span, real(T), Where::end);
-    return read;
-  }
+  for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
+    const double rows = 1 / unit_tokens(spec, l);  // per token
+    (grows(s) ? read.growing : read.bounded) +=
+        rows * real(kv_bytes_per_position(s, kv)) * attended(s.span, real(T) * rows, Where::end);
+  });
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
-    const double groups = 1 / unit_tokens(spec, l), M = real(T) * groups;
-    if (runs_encoder(spec, protocol, l)) {
-      const double bytes =
-          groups * real(kv_bytes_per_position(level.encoder, kv)) * attended(level.encoder.span, M, Where::end);
-      (grows(level.encoder) ? read.growing : read.bounded) += bytes;
-    }
+    const double groups = 1 / unit_tokens(spec, l);  // per token
     read.bounded += groups * real(decoder_rows(level)) * real(kv_bytes_per_position(level.decoder, kv)) *
-                    attended(level, M, Where::end);
+                    attended(level, real(T) * groups, Where::end);
   }
   return read;
 }

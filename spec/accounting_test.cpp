@@ -194,17 +194,16 @@ double counted_attention_flops(const Spec& spec, std::int64_t T) {
   const auto row = [&](const StackSpec& s, std::int64_t positions) {
     flops += 4.0 * static_cast<double>(s.n_layers * s.n_heads * s.head_dim * positions);
   };
+  const auto encoder_row = [&](const StackSpec& s, std::int64_t i) {
+    row(s, s.span.kind == window ? std::min(i + 1, s.span.size) : s.span.kind == block ? i % s.span.size + 1 : i + 1);
+  };
   if (spec.trunk)
-    for (std::int64_t i = 1; i <= T; ++i)
-      row(*spec.trunk, spec.trunk->span.kind == window ? std::min(i, spec.trunk->span.size) : i);
+    for (std::int64_t i = 0; i < T; ++i) encoder_row(*spec.trunk, i);
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
-    const Span encoder = level.encoder.span, decoder = level.decoder.span;
+    const Span decoder = level.decoder.span;
     const std::int64_t M = T / spec.chunk_tokens(l);
-    for (std::int64_t i = 0; i < M; ++i)
-      row(level.encoder, encoder.kind == window  ? std::min(i + 1, encoder.size)
-                         : encoder.kind == block ? i % encoder.size + 1
-                                                 : i + 1);
+    for (std::int64_t i = 0; i < M; ++i) encoder_row(level.encoder, i);
     const std::int64_t rows = level.converter_len + level.chunk_size - (decoder.kind == chunk ? 1 : 0);
     for (std::int64_t i = 0; i < M * rows; ++i)
       row(level.decoder, decoder.kind == chunk ? i % rows + 1 : std::min(i + 1, decoder.size));
