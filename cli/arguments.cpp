@@ -49,8 +49,8 @@ void EngineArguments::add_to(CLI::App& command) {
 Engine EngineArguments::open(const std::string& folder) const {
   if (threads > 0) set_threads(threads);
   Precision precision;
-  if (!dtype.empty()) precision.weights = parse_weight_type(dtype);
-  if (!kv_dtype.empty()) precision.kv = parse_kv_type(kv_dtype);
+  if (!dtype.empty()) precision.weights = parse_dtype(dtype);
+  if (!kv_dtype.empty()) precision.kv = parse_kv_dtype(kv_dtype);
   return Engine(folder, precision);
 }
 

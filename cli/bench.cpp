@@ -60,9 +60,9 @@ struct RunArguments {
     auto* models = command.add_option_group("models", "What to measure; several may be given");
     models->add_option("--config", sources.configs, "config.json files; the weights are random")->delimiter(',');
     models->add_option("-m,--model", sources.folders, "Model folders")->delimiter(',');
-    add_words(command, "--dtype", sources.dtypes, parse_weight_type,
+    add_words(command, "--dtype", sources.dtypes, parse_dtype,
               "Weights: f32, bf16, int8, int4 (default: as stored; bf16 for --config)");
-    add_words(command, "--kv-dtype", sources.kvs, parse_kv_type,
+    add_words(command, "--kv-dtype", sources.kvs, parse_kv_dtype,
               "KV caches: f32, bf16, int8 (default: f32 for f32 weights, else bf16)");
     add_words(command, "--protocol", protocols, parse_protocol, "hiergen, recgen (default: hiergen; tpm: both)");
     add_numbers(command, "--threads", threads, 1, most_threads, "Numbers of threads");

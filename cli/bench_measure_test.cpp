@@ -13,7 +13,7 @@ namespace {
 constexpr std::uint64_t bench_seed = 7;
 
 ModelBench bench_of(const Spec& spec, std::uint64_t seed_of_run = bench_seed) {
-  return ModelBench(random_model(spec, {.weights = WeightType::f32, .kv = KvType::f32}, seed_of_run), seed_of_run);
+  return ModelBench(random_model(spec, {.weights = DType::f32, .kv = DType::f32}, seed_of_run), seed_of_run);
 }
 
 class Decoding : public testing::TestWithParam<NamedSpec> {};
@@ -30,7 +30,7 @@ TEST_P(Decoding, CountsTokensAndHoldsTheKvBytesOfTheAccounting) {
       const Sample sample = bench.decode(workload);
       EXPECT_EQ(sample.tokens, 3 * 2 * group);
       EXPECT_EQ(sample.kv_bytes,
-                3 * kv_bytes_allocated(spec, protocol, workload.context + workload.tokens, KvType::f32));
+                3 * kv_bytes_allocated(spec, protocol, workload.context + workload.tokens, DType::f32));
       EXPECT_GT(sample.seconds, 0);
       EXPECT_GT(sample.kv.bytes_read, 0);
       EXPECT_GT(sample.kv.bytes_written, 0);
@@ -71,7 +71,7 @@ TEST(ModelBench, StreamsShareNoPage) {
 TEST(ModelBench, StaggeredStreamsStandAtDifferentPlacesOfAGroup) {
   const Spec spec = tiny_spec("paper");
   ModelBench bench = bench_of(spec);
-  const auto kv_bytes = [&](std::int64_t T) { return kv_bytes_allocated(spec, Protocol::hiergen, T, KvType::f32); };
+  const auto kv_bytes = [&](std::int64_t T) { return kv_bytes_allocated(spec, Protocol::hiergen, T, DType::f32); };
   const std::int64_t group = whole_groups(spec, 1);
   ASSERT_EQ(group, 16);
   // Four streams, 0, 4, 8 and 12 tokens further; level 1 fills its pages of 16 units at 64 · i.
@@ -87,7 +87,7 @@ TEST(ModelBench, PrefillGoesOnFromTheContext) {
     const Sample rest = bench.prefill({.streams = 2, .context = 20, .tokens = 17});
     EXPECT_EQ(whole.tokens, 37);
     EXPECT_EQ(rest.tokens, 2 * 17);
-    EXPECT_EQ(whole.kv_bytes, kv_bytes_allocated(named.spec, Protocol::hiergen, 37, KvType::f32)) << named.name;
+    EXPECT_EQ(whole.kv_bytes, kv_bytes_allocated(named.spec, Protocol::hiergen, 37, DType::f32)) << named.name;
     EXPECT_EQ(rest.kv_bytes, 2 * whole.kv_bytes) << named.name;
     EXPECT_EQ(rest.logits_hash, whole.logits_hash) << named.name;  // of the token after 37
   }
@@ -97,7 +97,7 @@ TEST(ModelBench, PrefillUnderRecgenGivesTheLowerEncodersCachesBack) {
   const Spec spec = tiny_spec("paper");
   ModelBench bench = bench_of(spec);
   EXPECT_EQ(bench.prefill({.protocol = Protocol::recgen, .context = 16, .tokens = 16}).kv_bytes,
-            kv_bytes_allocated(spec, Protocol::recgen, 32, KvType::f32));
+            kv_bytes_allocated(spec, Protocol::recgen, 32, DType::f32));
 }
 
 TEST(ModelBench, TellsWhereTheTimeGoesOnlyWhenAsked) {

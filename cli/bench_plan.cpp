@@ -70,15 +70,15 @@ double gib(std::int64_t bytes) { return static_cast<double>(bytes) / static_cast
 }  // namespace
 
 std::vector<BenchSource> sources_of(const SourceLists& lists) {
-  std::vector<std::optional<WeightType>> dtypes(lists.dtypes.begin(), lists.dtypes.end());
-  std::vector<std::optional<KvType>> kvs(lists.kvs.begin(), lists.kvs.end());
+  std::vector<std::optional<DType>> dtypes(lists.dtypes.begin(), lists.dtypes.end());
+  std::vector<std::optional<DType>> kvs(lists.kvs.begin(), lists.kvs.end());
   if (dtypes.empty()) dtypes.push_back(std::nullopt);
   if (kvs.empty()) kvs.push_back(std::nullopt);
   std::vector<BenchSource> sources;
   for (const auto& dtype : dtypes)
     for (const auto& kv : kvs) {
       for (const auto& config : lists.configs)
-        sources.push_back(config_source(config, dtype.value_or(WeightType::bf16), kv));
+        sources.push_back(config_source(config, dtype.value_or(DType::bf16), kv));
       for (const auto& folder : lists.folders) sources.push_back(folder_source(folder, dtype, kv));
     }
   return sources;

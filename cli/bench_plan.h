@@ -16,8 +16,8 @@ namespace photon {
 /// then come in bfloat16.
 struct SourceLists {
   std::vector<std::filesystem::path> configs, folders;
-  std::vector<WeightType> dtypes;
-  std::vector<KvType> kvs;
+  std::vector<DType> dtypes;
+  std::vector<DType> kvs;
 };
 std::vector<BenchSource> sources_of(const SourceLists& lists);
 

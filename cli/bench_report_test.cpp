@@ -48,7 +48,7 @@ TEST(RatioToVanilla, IsAbsentWithoutOneVanillaModelAtTheSameWork) {
   other.is_vanilla = false;
   EXPECT_FALSE(has_ratio({other}));
   for (const auto& change : std::vector<void (*)(BenchResult&)>{
-           [](BenchResult& r) { r.dtype = WeightType::int8; }, [](BenchResult& r) { r.kv = KvType::int8; },
+           [](BenchResult& r) { r.dtype = DType::int8; }, [](BenchResult& r) { r.kv = DType::int8; },
            [](BenchResult& r) { r.what.threads = 2; }, [](BenchResult& r) { r.what.context_label = 0; },
            [](BenchResult& r) { r.what.workload.streams = 1; }, [](BenchResult& r) { r.what.workload.tokens = 16; },
            [](BenchResult& r) { r.what.kind = BenchCase::Kind::prefill; },

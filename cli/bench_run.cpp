@@ -16,21 +16,21 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Arithmetic arithmetic_of(WeightType dtype) {
+Arithmetic arithmetic_of(DType dtype) {
   switch (dtype) {
-    case WeightType::f32:
+    case DType::f32:
       return Arithmetic::f32;
-    case WeightType::bf16:
+    case DType::bf16:
       return Arithmetic::bf16;
-    case WeightType::int8:
-    case WeightType::int4:
+    case DType::int8:
+    case DType::int4:
       return Arithmetic::int8;
   }
   return Arithmetic::f32;
 }
 
-KvType kv_of(WeightType dtype, std::optional<KvType> kv) {
-  return kv.value_or(dtype == WeightType::f32 ? KvType::f32 : KvType::bf16);
+DType kv_of(DType dtype, std::optional<DType> kv) {
+  return kv.value_or(dtype == DType::f32 ? DType::f32 : DType::bf16);
 }
 
 Workload at(const BenchCase& c, std::int64_t context) {
@@ -152,14 +152,13 @@ std::string name_of(const BenchSource& source) {
   return (path.has_filename() ? path : path.parent_path()).filename().string();
 }
 
-BenchSource config_source(const std::filesystem::path& config, WeightType dtype, std::optional<KvType> kv) {
+BenchSource config_source(const std::filesystem::path& config, DType dtype, std::optional<DType> kv) {
   return {.path = config, .spec = load_spec(config), .dtype = dtype, .kv = kv_of(dtype, kv)};
 }
 
-BenchSource folder_source(const std::filesystem::path& folder, std::optional<WeightType> dtype,
-                          std::optional<KvType> kv) {
+BenchSource folder_source(const std::filesystem::path& folder, std::optional<DType> dtype, std::optional<DType> kv) {
   const ModelFolder opened = open_model_folder(folder);
-  const WeightType held = dtype.value_or(weight_type(opened.dtype));
+  const DType held = dtype.value_or(opened.dtype);
   return {.path = folder, .is_folder = true, .spec = opened.spec, .dtype = held, .kv = kv_of(held, kv)};
 }
 

@@ -19,13 +19,12 @@ struct BenchSource {
   std::filesystem::path path;
   bool is_folder = false;  // else a config.json
   Spec spec{};
-  WeightType dtype = WeightType::bf16;
-  KvType kv = KvType::bf16;
+  DType dtype = DType::bf16;
+  DType kv = DType::bf16;
 };
 /// @throws SpecError, WeightsError or InputError naming file and field
-BenchSource config_source(const std::filesystem::path& config, WeightType dtype, std::optional<KvType> kv);
-BenchSource folder_source(const std::filesystem::path& folder, std::optional<WeightType> dtype,
-                          std::optional<KvType> kv);
+BenchSource config_source(const std::filesystem::path& config, DType dtype, std::optional<DType> kv);
+BenchSource folder_source(const std::filesystem::path& folder, std::optional<DType> dtype, std::optional<DType> kv);
 std::string name_of(const BenchSource& source);  // "photon-600m": of the config or of the folder
 
 /// One row of the result: workloads that differ in their context alone, and over which the speed is averaged.
@@ -51,8 +50,8 @@ struct BenchResult {
   BenchCase what;
   std::string model;
   bool is_vanilla = false;
-  WeightType dtype = WeightType::f32;
-  KvType kv = KvType::f32;
+  DType dtype = DType::f32;
+  DType kv = DType::f32;
   Spread tokens_per_s{};
   double ceiling_gb_s = 0, memory_share = 0;    // read bandwidth measured beside, and its share that was used
   double ceiling_gop_s = 0, compute_share = 0;  // peak of the dtype's dot products, likewise

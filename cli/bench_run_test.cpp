@@ -15,7 +15,7 @@ using testing_support::source_of;
 const BenchOptions quick{.repeats = 2, .probe_bytes = 1 << 20};
 
 TEST(RunBench, MeasuresEveryCaseInEveryRound) {
-  const std::vector sources{source_of("vanilla"), source_of("paper", WeightType::int8)};
+  const std::vector sources{source_of("vanilla"), source_of("paper", DType::int8)};
   const auto cases = cases_of(
       BenchCase::Kind::decode, sources,
       {.protocols = {Protocol::hiergen, Protocol::recgen}, .streams = {1, 3}, .contexts = {32}, .tokens = {16}});
@@ -31,7 +31,7 @@ TEST(RunBench, MeasuresEveryCaseInEveryRound) {
     EXPECT_EQ(r.is_vanilla, r.what.source == 0);
     EXPECT_EQ(r.dtype, sources[r.what.source].dtype);
     const Workload& w = r.what.workload;
-    EXPECT_EQ(r.kv_bytes, w.streams * kv_bytes_allocated(spec, w.protocol, 32 + 16, KvType::f32));
+    EXPECT_EQ(r.kv_bytes, w.streams * kv_bytes_allocated(spec, w.protocol, 32 + 16, DType::f32));
     EXPECT_LE(r.tokens_per_s.min, r.tokens_per_s.median);
     EXPECT_LE(r.tokens_per_s.median, r.tokens_per_s.max);
     for (const double positive :
@@ -56,9 +56,9 @@ TEST(RunBench, AveragesTheSamplesOfAGeneration) {
   const auto cases = paper_cases(sources, {.workloads = {{32, 64}}, .most_streams = 2, .tokens = 8, .samples = 4});
   const auto results = run_bench(sources, cases, quick, [](const std::string&) {});
   ASSERT_EQ(results.size(), 1u);
-  EXPECT_EQ(results[0].kv_bytes, 2 * kv_bytes_allocated(sources[0].spec, Protocol::hiergen, 96, KvType::f32));
+  EXPECT_EQ(results[0].kv_bytes, 2 * kv_bytes_allocated(sources[0].spec, Protocol::hiergen, 96, DType::f32));
   // A token at context T reads T + 1 positions and its own; the samples' middles are those of the generation.
-  const auto position = static_cast<double>(kv_bytes_per_position(*sources[0].spec.trunk, KvType::f32));
+  const auto position = static_cast<double>(kv_bytes_per_position(*sources[0].spec.trunk, DType::f32));
   EXPECT_NEAR(results[0].kv_bytes_read_per_token / position, 64 + 1.5, 1);
 }
 
@@ -78,10 +78,9 @@ TEST(MemoryOf, CountsAllModelsTheLargestBatchAndTheProbe) {
   const auto cases =
       cases_of(BenchCase::Kind::decode, sources, {.streams = {1, 5}, .contexts = {0, 64}, .tokens = {16}});
   const BenchMemory memory = memory_of(sources, cases, 1000);
-  EXPECT_GE(memory.weights,
-            packed_bytes(sources[0].spec, WeightType::f32) + packed_bytes(sources[1].spec, WeightType::f32));
+  EXPECT_GE(memory.weights, packed_bytes(sources[0].spec, DType::f32) + packed_bytes(sources[1].spec, DType::f32));
   std::int64_t kv = 0;
-  for (const BenchSource& s : sources) kv += 5 * kv_bytes_allocated(s.spec, Protocol::hiergen, 80, KvType::f32);
+  for (const BenchSource& s : sources) kv += 5 * kv_bytes_allocated(s.spec, Protocol::hiergen, 80, DType::f32);
   EXPECT_EQ(memory.kv, kv);  // the first stream shares the prompt's pages
   EXPECT_GE(memory.rest, 1000);
 }
@@ -98,16 +97,16 @@ TEST(Sources, HaveTheNameOfTheirConfigOrFolderAndItsTypes) {
   const TestModel folder(tiny_spec("block"), 1, DType::bf16);
   const BenchSource stored = folder_source(folder.path(), std::nullopt, std::nullopt);
   EXPECT_EQ(name_of(stored), folder.path().filename().string());
-  EXPECT_EQ(stored.dtype, WeightType::bf16);
-  EXPECT_EQ(stored.kv, KvType::bf16);
+  EXPECT_EQ(stored.dtype, DType::bf16);
+  EXPECT_EQ(stored.kv, DType::bf16);
   EXPECT_EQ(stored.spec, tiny_spec("block"));
-  const BenchSource slash = folder_source(folder.path() / "", WeightType::f32, KvType::int8);
+  const BenchSource slash = folder_source(folder.path() / "", DType::f32, DType::int8);
   EXPECT_EQ(name_of(slash), name_of(stored));
-  EXPECT_EQ(slash.dtype, WeightType::f32);
-  EXPECT_EQ(slash.kv, KvType::int8);
-  const BenchSource config = config_source(folder.path() / "config.json", WeightType::f32, std::nullopt);
+  EXPECT_EQ(slash.dtype, DType::f32);
+  EXPECT_EQ(slash.kv, DType::int8);
+  const BenchSource config = config_source(folder.path() / "config.json", DType::f32, std::nullopt);
   EXPECT_EQ(name_of(config), "config");
-  EXPECT_EQ(config.kv, KvType::f32);
+  EXPECT_EQ(config.kv, DType::f32);
 }
 
 }  // namespace

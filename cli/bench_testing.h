@@ -8,8 +8,8 @@
 
 namespace photon::testing_support {
 
-inline BenchSource source_of(const std::string& name, WeightType dtype = WeightType::f32) {
-  return {.path = name + ".json", .spec = tiny_spec(name), .dtype = dtype, .kv = KvType::f32};
+inline BenchSource source_of(const std::string& name, DType dtype = DType::f32) {
+  return {.path = name + ".json", .spec = tiny_spec(name), .dtype = dtype, .kv = DType::f32};
 }
 
 }  // namespace photon::testing_support

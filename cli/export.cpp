@@ -65,7 +65,7 @@ void run_export(const ExportArguments& arguments) {
   const auto path = std::filesystem::absolute(arguments.folder).lexically_normal();
   const std::string name = (path.has_filename() ? path : path.parent_path()).filename().string();
   const std::optional<DType> dtype =
-      arguments.dtype.empty() ? std::nullopt : std::optional(arguments.dtype == "bf16" ? DType::bf16 : DType::f32);
+      arguments.dtype.empty() ? std::nullopt : std::optional(parse_dtype(arguments.dtype));
   LlamaGguf gguf = llama_gguf(folder, name, dtype, arguments.context_length);
   const GgufMetadata tokenizer = folder.tokenizer ? tokenizer_metadata(*folder.tokenizer, folder.spec) : no_tokenizer();
   gguf.metadata.insert(gguf.metadata.end(), tokenizer.begin(), tokenizer.end());

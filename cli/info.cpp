@@ -22,7 +22,7 @@ struct Case {  // one column of the comparison
   const Spec& spec;
   Protocol protocol = Protocol::hiergen;
   std::int64_t context = 0;
-  KvType kv = KvType::bf16;
+  DType kv = DType::bf16;
 };
 
 enum class Unit { parameters, share, flops, bytes };
@@ -282,7 +282,7 @@ void add_info(CLI::App& app) {
     const auto path = std::filesystem::absolute(options->path).lexically_normal();
     const Spec spec = load_spec(options->path), vanilla_spec = matching_vanilla(spec);
     const std::string name = (path.has_filename() ? path : path.parent_path()).filename().string();
-    const KvType kv = parse_kv_type(options->dtype);
+    const DType kv = parse_kv_dtype(options->dtype);
     const Case model{spec, Protocol::hiergen, options->context, kv};
     const Case vanilla{vanilla_spec, Protocol::hiergen, options->context, kv};
     if (options->json) {

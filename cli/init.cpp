@@ -17,7 +17,7 @@ struct InitArguments {
 };
 
 void run_init(InitArguments& arguments) {
-  arguments.options.dtype = arguments.dtype == "bf16" ? DType::bf16 : DType::f32;
+  arguments.options.dtype = parse_dtype(arguments.dtype);
   const Spec spec = load_spec(arguments.config);
   init_model_folder(spec, arguments.folder, arguments.options);
   const ModelFolder model = open_model_folder(arguments.folder);

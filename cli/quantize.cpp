@@ -53,15 +53,18 @@ class Rounder {
       const TensorView& stored = folder_.weights.at(name);
       if (dtype_ == DType::bf16) {  // the vectors, too
         const std::int64_t cols = tensor.shape.back();
-        const MatrixView view{
-            .dtype = stored.dtype, .rows = stored.elements() / cols, .cols = cols, .values = stored.bytes};
-        result.push_back({name, dtype_, tensor.shape, {}, [=, this] { return values(name, view); }});
+        const MatrixView view{.dtype = *matrix_dtype(stored.dtype),
+                              .rows = stored.elements() / cols,
+                              .cols = cols,
+                              .values = stored.bytes};
+        result.push_back({name, stored_type(dtype_), tensor.shape, {}, [=, this] { return values(name, view); }});
       } else if (tensor.shape.size() == 2) {
         const MatrixView view = folder_.matrix(name);
+        result.push_back({name, stored_type(dtype_), values_shape(dtype_, tensor.shape), {}, [=, this] {
+                            return values(name, view);
+                          }});
         result.push_back(
-            {name, dtype_, values_shape(dtype_, tensor.shape), {}, [=, this] { return values(name, view); }});
-        result.push_back(
-            {scale_name(name), DType::bf16, scales_shape(tensor.shape), {}, [=, this] { return scales(view); }});
+            {scale_name(name), StoredType::bf16, scales_shape(tensor.shape), {}, [=, this] { return scales(view); }});
       } else {
         result.push_back({name, stored.dtype, stored.shape, stored.bytes});
       }
@@ -112,9 +115,8 @@ class Rounder {
         rounded[i] = to_float(value);
       }
     } else {
-      const WeightType type = dtype_ == DType::i8 ? WeightType::int8 : WeightType::int4;
-      quantize_row(type, w, values, scales);
-      dequantize_row(type, {values.data(), scales.data()}, rounded);
+      quantize_row(dtype_, w, values, scales);
+      dequantize_row(dtype_, {values.data(), scales.data()}, rounded);
     }
   }
 
@@ -122,7 +124,7 @@ class Rounder {
     Rounded r = round(matrix);
     if (!std::isfinite(r.squared_error))
       throw WeightsError(fmt::format("{}: '{}' holds a value beyond the range of {}", folder_.weights.path().string(),
-                                     name, weight_type_of(dtype_)));
+                                     name, to_string(dtype_)));
     const double loss = r.squares > 0 ? std::sqrt(r.squared_error / r.squares) : 0;
     Losses& losses = losses_[kind_of(name)];
     losses.tensors += 1;
@@ -157,13 +159,13 @@ Report quantize(const QuantizeArguments& arguments) {
   const ModelFolder folder = open_model_folder(arguments.in, /*check_finite=*/true);
   if (folder.is_quantized())
     throw InputError(fmt::format("{}: is {} already; quantise the model that it was made from", arguments.in,
-                                 weight_type_of(folder.dtype)));
+                                 to_string(folder.dtype)));
   const fs::path out = arguments.out;
   create_model_folder(out);
-  const std::optional<DType> quantized = quantized_dtype(arguments.type);
-  Rounder rounder(folder, quantized.value_or(DType::bf16));
+  const DType dtype = parse_dtype(arguments.type);
+  Rounder rounder(folder, dtype);
   auto metadata = folder.weights.metadata();
-  if (quantized) metadata[weight_type_key] = arguments.type;
+  if (is_quantized(dtype)) metadata[weight_type_key] = arguments.type;
   write_safetensors(out / weights_file, rounder.tensors(), metadata);
   if (folder.tokenizer) {
     const MappedFile tokenizer(*folder.tokenizer);

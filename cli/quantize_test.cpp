@@ -74,10 +74,10 @@ class Quantize : public ::testing::Test {
 };
 
 TEST_F(Quantize, WritesWhatQuantizeRowMakesOfEveryRowAndReportsTheLoss) {
-  for (const WeightType type : {WeightType::int8, WeightType::int4}) {
+  for (const DType type : {DType::int8, DType::int4}) {
     const auto report = nlohmann::json::parse(quantize(std::string(to_string(type))));
     const ModelFolder original = open_model_folder(in), rounded = open_model_folder(out, /*check_finite=*/true);
-    EXPECT_EQ(weight_type_of(rounded.dtype), to_string(type));
+    EXPECT_EQ(rounded.dtype, type);
     EXPECT_EQ(rounded.weights.metadata().at("seed"), "1");
     EXPECT_EQ(read_text(out / config_file), read_text(in / config_file));
     EXPECT_EQ(read_text(out / tokenizer_file), "pieces");
@@ -122,7 +122,7 @@ TEST_F(Quantize, WritesWhatQuantizeRowMakesOfEveryRowAndReportsTheLoss) {
     EXPECT_EQ(down["parameters"], 4 * 33 * 65);
     EXPECT_NEAR(down["relative_rms_error"], sum / 4, 1e-9);
     EXPECT_NEAR(down["largest_relative_rms_error"], largest, 1e-9);
-    EXPECT_LT(largest, type == WeightType::int8 ? 0.01 : 0.12);
+    EXPECT_LT(largest, type == DType::int8 ? 0.01 : 0.12);
     fs::remove_all(out);
   }
 }
@@ -132,7 +132,7 @@ TEST_F(Quantize, ToBfloat16RoundsEveryTensorToNearest) {
   const ModelFolder original = open_model_folder(in), rounded = open_model_folder(out);
   EXPECT_EQ(rounded.dtype, DType::bf16);
   for (const TensorSpec& tensor : tensors(original.spec)) {
-    EXPECT_EQ(rounded.weights.at(tensor.name).dtype, DType::bf16) << tensor.name;
+    EXPECT_EQ(rounded.weights.at(tensor.name).dtype, StoredType::bf16) << tensor.name;
     auto values = to_floats(original.weights.at(tensor.name));
     for (float& value : values) value = to_float(to_bf16(value));
     EXPECT_EQ(to_floats(rounded.weights.at(tensor.name)), values) << tensor.name;

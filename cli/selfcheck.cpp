@@ -60,8 +60,8 @@ void check_rounded(const SelfcheckArguments& arguments, const Model& as_run, std
     Precision precision;
     double tolerance;  // nats: well above what a sound model loses, below what a broken kernel costs
   };
-  using W = WeightType;
-  using K = KvType;
+  using W = DType;
+  using K = DType;
   const std::vector<Rounding> roundings{{"bf16 weights", {W::bf16, K::f32}, 1e-3},
                                         {"int8 weights", {W::int8, K::f32}, 1e-2},
                                         {"int4 weights", {W::int4, K::f32}, 1},

@@ -32,9 +32,8 @@ TEST_P(SelfcheckOf, FindsNothingWrongInAnyPrecision) {
   const Spec& spec = GetParam().spec;
   const TestModel folder(spec);
   const auto tokens = random_tokens(70, spec.vocab_size, 4);
-  for (const Precision precision :
-       {Precision{}, Precision{WeightType::bf16, KvType::bf16}, Precision{WeightType::int8, KvType::int8},
-        Precision{WeightType::int4, KvType::f32}}) {
+  for (const Precision precision : {Precision{}, Precision{DType::bf16, DType::bf16},
+                                    Precision{DType::int8, DType::int8}, Precision{DType::int4, DType::f32}}) {
     Engine engine(folder.path(), precision);
     std::vector<Check> checks = check_protocols(engine, tokens);
     EXPECT_EQ(checks.size(), spec.n_levels() > 0 ? 2u : 1u);
@@ -112,7 +111,7 @@ TEST_F(SelfcheckCommand, AFailedCheckFailsTheCommandAfterAllAreTold) {
   const std::vector<TensorSpec> shapes = tensors(load_spec(model));
   std::vector<TensorToWrite> zeros;
   for (const TensorSpec& t : shapes)
-    zeros.push_back({.name = t.name, .dtype = DType::f32, .shape = t.shape, .bytes = {}, .make = [&t] {
+    zeros.push_back({.name = t.name, .dtype = StoredType::f32, .shape = t.shape, .bytes = {}, .make = [&t] {
                        std::size_t n = sizeof(float);
                        for (const std::int64_t size : t.shape) n *= static_cast<std::size_t>(size);
                        return std::vector<std::byte>(n);

@@ -47,10 +47,10 @@ struct Types {
   const char* name;
   Precision precision;
 };
-const Types all_types[] = {{"f32", {WeightType::f32, KvType::f32}},
-                           {"bf16", {WeightType::bf16, KvType::bf16}},
-                           {"int8", {WeightType::int8, KvType::int8}},
-                           {"int4", {WeightType::int4, KvType::bf16}}};
+const Types all_types[] = {{"f32", {DType::f32, DType::f32}},
+                           {"bf16", {DType::bf16, DType::bf16}},
+                           {"int8", {DType::int8, DType::int8}},
+                           {"int4", {DType::int4, DType::bf16}}};
 
 using Tokens = std::span<const std::int32_t>;
 

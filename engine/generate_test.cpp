@@ -98,8 +98,8 @@ TEST_P(EveryEngine, StatsEqualTheAccounting) {
                       {.n_tokens = 4 * group_tokens(), .protocol = protocol, .sampler = drawn(), .ignore_eos = true})
             .stats;
     EXPECT_EQ(s.kv_bytes_growing + s.kv_bytes_constant,
-              kv_bytes_allocated(spec(), protocol, s.context_tokens, KvType::f32));
-    EXPECT_EQ(s.kv_bytes_constant, kv_bytes_constant(spec(), protocol, KvType::f32));
+              kv_bytes_allocated(spec(), protocol, s.context_tokens, DType::f32));
+    EXPECT_EQ(s.kv_bytes_constant, kv_bytes_constant(spec(), protocol, DType::f32));
     EXPECT_GE(s.kv_bytes_peak, s.kv_bytes_growing + s.kv_bytes_constant);
     EXPECT_GT(s.decode_kv.bytes_read, 0);
     EXPECT_GT(s.decode_kv.bytes_written, 0);
@@ -124,7 +124,7 @@ Spec whole_panels() {
 
 TEST(Engine, WeightBytesReadPerTokenAreThoseOfTheAccounting) {
   const TestModel folder(whole_panels());
-  for (const auto& [type, bytes] : {std::pair{WeightType::f32, 4.0}, {WeightType::bf16, 2.0}}) {
+  for (const auto& [type, bytes] : {std::pair{DType::f32, 4.0}, {DType::bf16, 2.0}}) {
     Engine engine(folder.path(), {.weights = type});
     for (const Protocol protocol : {Protocol::hiergen, Protocol::recgen}) {
       const GenerateOptions options{.n_tokens = 320, .protocol = protocol, .sampler = greedy(), .ignore_eos = true};
@@ -217,23 +217,23 @@ TEST_F(TinyEngine, RefusesWhatItCannotDoByName) {
 // Weights in the order of the panels, widened.
 std::vector<float> packed(const PackedWeight& w) {
   std::vector<float> values;
-  for (std::int64_t i = 0; i < w.bytes() / (w.type == WeightType::f32 ? 4 : 2); ++i)
-    values.push_back(w.type == WeightType::f32 ? reinterpret_cast<const float*>(w.panels)[i]
-                                               : to_float(reinterpret_cast<const bf16*>(w.panels)[i]));
+  for (std::int64_t i = 0; i < w.bytes() / (w.type == DType::f32 ? 4 : 2); ++i)
+    values.push_back(w.type == DType::f32 ? reinterpret_cast<const float*>(w.panels)[i]
+                                          : to_float(reinterpret_cast<const bf16*>(w.panels)[i]));
   return values;
 }
 
 TEST(LoadModel, ConvertsOnRequestAndNeverUnasked) {
   const TestModel f32(tiny_spec("block"), 1, DType::f32), b16(tiny_spec("block"), 1, DType::bf16);
-  EXPECT_EQ(load_model(f32.path()).dtype, WeightType::f32);
-  EXPECT_EQ(load_model(f32.path()).kv, KvType::f32);
-  const Model rounded = load_model(f32.path(), {.weights = WeightType::bf16}), stored = load_model(b16.path());
-  EXPECT_EQ(stored.dtype, WeightType::bf16);
-  EXPECT_EQ(stored.kv, KvType::bf16);
-  EXPECT_EQ(load_model(b16.path(), {.kv = KvType::int8}).kv, KvType::int8);
+  EXPECT_EQ(load_model(f32.path()).dtype, DType::f32);
+  EXPECT_EQ(load_model(f32.path()).kv, DType::f32);
+  const Model rounded = load_model(f32.path(), {.weights = DType::bf16}), stored = load_model(b16.path());
+  EXPECT_EQ(stored.dtype, DType::bf16);
+  EXPECT_EQ(stored.kv, DType::bf16);
+  EXPECT_EQ(load_model(b16.path(), {.kv = DType::int8}).kv, DType::int8);
   EXPECT_EQ(packed(rounded.lm_head), packed(stored.lm_head));
   EXPECT_NE(packed(load_model(f32.path()).level(1).decoder.layers[0].gate_up),
-            packed(load_model(b16.path(), {.weights = WeightType::f32}).level(1).decoder.layers[0].gate_up));
+            packed(load_model(b16.path(), {.weights = DType::f32}).level(1).decoder.layers[0].gate_up));
   std::vector<float> a(static_cast<std::size_t>(stored.spec.d_embed)), b = a;
   for (std::int64_t token = 0; token < stored.spec.vocab_size; ++token) {
     rounded.embedding(token, a), stored.embedding(token, b);
@@ -265,12 +265,12 @@ TEST_P(EveryEngine, QuantisedWeightsAndCachesStayNear) {
   const auto distance = [&](const Precision& precision) {
     return relative_distance(all_logits(load_model(folder.path(), precision), tokens), exact);
   };
-  EXPECT_LE(distance({.kv = KvType::bf16}), 0.02);
-  EXPECT_LE(distance({.kv = KvType::int8}), 0.05);
-  EXPECT_LE(distance({.weights = WeightType::bf16}), 0.05);
-  EXPECT_LE(distance({.weights = WeightType::int8}), 0.1);
-  EXPECT_LE(distance({.weights = WeightType::int4}), 0.9);
-  EXPECT_GT(distance({.weights = WeightType::int4}), distance({.weights = WeightType::int8}));
+  EXPECT_LE(distance({.kv = DType::bf16}), 0.02);
+  EXPECT_LE(distance({.kv = DType::int8}), 0.05);
+  EXPECT_LE(distance({.weights = DType::bf16}), 0.05);
+  EXPECT_LE(distance({.weights = DType::int8}), 0.1);
+  EXPECT_LE(distance({.weights = DType::int4}), 0.9);
+  EXPECT_GT(distance({.weights = DType::int4}), distance({.weights = DType::int8}));
 }
 
 TEST_P(EveryEngine, AContinuationIsTheSameWhateverTheirNumber) {
@@ -298,9 +298,9 @@ TEST_P(EveryEngine, ContinuationsShareThePagesOfTheirPrompt) {
   GenerateOptions options{.n_tokens = 1, .sampler = drawn(), .ignore_eos = true};
   options.n_continuations = 3;
   const GenerateStats s = engine.generate(random_tokens(n, spec().vocab_size, 10), options).stats;
-  EXPECT_EQ(s.kv_bytes_constant, 3 * kv_bytes_constant(spec(), Protocol::hiergen, KvType::f32));
-  EXPECT_EQ(s.kv_bytes_growing, kv_bytes_allocated(spec(), Protocol::hiergen, n, KvType::f32) -
-                                    kv_bytes_constant(spec(), Protocol::hiergen, KvType::f32));
+  EXPECT_EQ(s.kv_bytes_constant, 3 * kv_bytes_constant(spec(), Protocol::hiergen, DType::f32));
+  EXPECT_EQ(s.kv_bytes_growing, kv_bytes_allocated(spec(), Protocol::hiergen, n, DType::f32) -
+                                    kv_bytes_constant(spec(), Protocol::hiergen, DType::f32));
 }
 
 TEST_F(TinyEngine, RefusesWhatDoesNotFitWithBothNumbers) {
@@ -338,9 +338,9 @@ TEST_P(EveryEngine, DamagedWeightsAreAnErrorUnderEveryProtocol) {
 TEST(RandomModel, IsAFunctionOfItsSeed) {
   const Spec spec = tiny_spec("paper");
   const auto tokens = random_tokens(9, spec.vocab_size, 1);
-  const auto one = all_logits(random_model(spec, {.weights = WeightType::int8}, 1), tokens);
-  EXPECT_EQ(all_logits(random_model(spec, {.weights = WeightType::int8}, 1), tokens), one);
-  EXPECT_NE(all_logits(random_model(spec, {.weights = WeightType::int8}, 2), tokens), one);
+  const auto one = all_logits(random_model(spec, {.weights = DType::int8}, 1), tokens);
+  EXPECT_EQ(all_logits(random_model(spec, {.weights = DType::int8}, 1), tokens), one);
+  EXPECT_NE(all_logits(random_model(spec, {.weights = DType::int8}, 2), tokens), one);
   for (const float x : one) EXPECT_TRUE(std::isfinite(x));
 }
 

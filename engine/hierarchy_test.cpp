@@ -185,9 +185,9 @@ TEST_P(EverySpec, PrefillEqualsTokenByTokenBitForBit) {
 }
 
 TEST_P(EverySpec, CachesHoldTheBytesThatTheAccountingSays) {
-  for (const auto dtype : {WeightType::f32, WeightType::bf16}) {
+  for (const auto dtype : {DType::f32, DType::bf16}) {
     const Model typed = load_model(folder.path(), {.weights = dtype});
-    const KvType kv = typed.kv;
+    const DType kv = typed.kv;
     Hierarchy hierarchy(typed);
     KvPool pool;
     {
@@ -214,7 +214,7 @@ TEST_P(EverySpec, CachesHoldTheBytesThatTheAccountingSays) {
 struct ExpectedTraffic {
   std::int64_t read = 0, written = 0;
   void add(const StackSpec& s, std::int64_t visible, bool output = true) {
-    const std::int64_t bytes = kv_bytes_per_position(s, KvType::f32);
+    const std::int64_t bytes = kv_bytes_per_position(s, DType::f32);
     written += bytes;
     read += visible * bytes / s.n_layers * (s.n_layers - !output);  // the last layer attends only for an output
   }
@@ -265,9 +265,9 @@ TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
 
 TEST_P(EverySpec, Bfloat16StaysNearFloat32) {
   const TestModel stored(spec(), 1, DType::bf16);
-  const Model b16 = load_model(stored.path()), f32 = load_model(stored.path(), {.weights = WeightType::f32});
-  ASSERT_EQ(b16.dtype, WeightType::bf16);
-  ASSERT_EQ(f32.dtype, WeightType::f32);
+  const Model b16 = load_model(stored.path()), f32 = load_model(stored.path(), {.weights = DType::f32});
+  ASSERT_EQ(b16.dtype, DType::bf16);
+  ASSERT_EQ(f32.dtype, DType::f32);
   const auto tokens = random_tokens(2 * group_tokens() + 3, spec().vocab_size, 18);
   const auto want = reference_logits(stored.path(), tokens);
   const Logits got = score(b16, tokens), exact = score(f32, tokens);

@@ -46,7 +46,7 @@ void KvPool::shrink() {
       release_pages(pages.free[pages.n_empty++], bytes);
 }
 
-KvCache::KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, KvType type)
+KvCache::KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, DType type)
     : pool_(&pool),
       kind_(stack.span.kind),
       type_(type),

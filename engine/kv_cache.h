@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "base/kv_type.h"
+#include "base/dtype.h"
 #include "base/memory.h"
 #include "kernels/attention.h"
 #include "spec/spec.h"
@@ -86,7 +86,7 @@ struct KvTraffic {
 class KvCache {
  public:
   /// @param chunk_positions  R + C - 1 for the span `chunk`, not used otherwise.
-  KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, KvType type);
+  KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, DType type);
   KvCache(KvCache&&) = default;
   KvCache& operator=(KvCache&&) = default;
 
@@ -126,7 +126,7 @@ class KvCache {
     return static_cast<std::int64_t>(pages_.size()) * page_positions_ * n_layers_ * layer_bytes_;
   }
   const KvTraffic& traffic() const { return traffic_; }
-  KvType type() const { return type_; }
+  DType type() const { return type_; }
 
  private:
   KvCache(const KvCache& other);
@@ -141,7 +141,7 @@ class KvCache {
 
   KvPool* pool_;
   Span::Kind kind_;
-  KvType type_;
+  DType type_;
   std::int64_t n_layers_, n_kv_heads_, head_dim_, page_positions_;
   std::int64_t layer_bytes_;  // of one position
   std::int64_t first_ = 0;

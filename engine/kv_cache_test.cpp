@@ -34,9 +34,9 @@ void write(KvCache& cache, std::int64_t position) {
 }
 
 // Component i of the value at a slot: values lie row by row behind the keys.
-float value_at(KvType type, const KvRun& run, std::int64_t slot, std::int64_t i) {
+float value_at(DType type, const KvRun& run, std::int64_t slot, std::int64_t i) {
   const std::int64_t element = run.slots * 3 + slot * 3 + i;
-  if (type == KvType::f32) return reinterpret_cast<const float*>(run.head)[element];
+  if (type == DType::f32) return reinterpret_cast<const float*>(run.head)[element];
   return to_float(reinterpret_cast<const bf16*>(run.head)[element]);
 }
 
@@ -61,12 +61,12 @@ void expect_sees(const KvCache& cache, std::int64_t first, std::int64_t last) {
 TEST(KvCache, GlobalSeesEverythingAndGrowsByPages) {
   KvPool pool;
   const StackSpec s = stack({Span::Kind::global, 0});
-  KvCache cache(pool, s, 0, KvType::f32);
+  KvCache cache(pool, s, 0, DType::f32);
   EXPECT_EQ(cache.bytes(), 0);
   for (std::int64_t p = 0; p < 70; ++p) {
     write(cache, p);
     expect_sees(cache, 0, p);
-    EXPECT_EQ(cache.bytes(), (p / kv_page_units + 1) * kv_page_units * kv_bytes_per_position(s, KvType::f32));
+    EXPECT_EQ(cache.bytes(), (p / kv_page_units + 1) * kv_page_units * kv_bytes_per_position(s, DType::f32));
   }
 }
 
@@ -75,18 +75,18 @@ TEST(KvCache, WindowAndStreamAreRings) {
     for (const std::int64_t w : {1, 2, 5}) {
       KvPool pool;
       const StackSpec s = stack({kind, w});
-      KvCache cache(pool, s, 0, KvType::bf16);
+      KvCache cache(pool, s, 0, DType::bf16);
       for (std::int64_t p = 0; p < 3 * w + 2; ++p) {
         write(cache, p);
         expect_sees(cache, std::max<std::int64_t>(0, p - w + 1), p);
       }
-      EXPECT_EQ(cache.bytes(), w * kv_bytes_per_position(s, KvType::bf16));
+      EXPECT_EQ(cache.bytes(), w * kv_bytes_per_position(s, DType::bf16));
     }
 }
 
 TEST(KvCache, ARestartedRingSeesNothingBefore) {
   KvPool pool;
-  KvCache cache(pool, stack({Span::Kind::stream, 4}), 0, KvType::f32);
+  KvCache cache(pool, stack({Span::Kind::stream, 4}), 0, DType::f32);
   for (std::int64_t p = 0; p < 6; ++p) write(cache, p);
   cache.restart(101);
   for (std::int64_t p = 101; p < 110; ++p) {
@@ -98,43 +98,43 @@ TEST(KvCache, ARestartedRingSeesNothingBefore) {
 TEST(KvCache, BlocksSeeTheirOwnUnitsOnly) {
   KvPool pool;
   const StackSpec s = stack({Span::Kind::block, 3});
-  KvCache cache(pool, s, 0, KvType::f32);
+  KvCache cache(pool, s, 0, DType::f32);
   for (std::int64_t p = 0; p < 11; ++p) {
     write(cache, p);
     expect_sees(cache, p / 3 * 3, p);
   }
-  EXPECT_EQ(cache.bytes(), 3 * kv_bytes_per_position(s, KvType::f32));
+  EXPECT_EQ(cache.bytes(), 3 * kv_bytes_per_position(s, DType::f32));
 }
 
 TEST(KvCache, ChunksBeginAgainAtZero) {
   KvPool pool;
   const StackSpec s = stack({Span::Kind::chunk, 0});
-  KvCache cache(pool, s, 7, KvType::f32);
+  KvCache cache(pool, s, 7, DType::f32);
   for (int group = 0; group < 3; ++group)
     for (std::int64_t p = 0; p < 7; ++p) {
       write(cache, p);
       expect_sees(cache, 0, p);
     }
-  EXPECT_EQ(cache.bytes(), 7 * kv_bytes_per_position(s, KvType::f32));
+  EXPECT_EQ(cache.bytes(), 7 * kv_bytes_per_position(s, DType::f32));
 }
 
 TEST(KvCache, CountsWhatARowReadsAndWrites) {
   KvPool pool;
   const StackSpec s = stack({Span::Kind::window, 4});
-  KvCache cache(pool, s, 0, KvType::f32);
+  KvCache cache(pool, s, 0, DType::f32);
   for (std::int64_t p = 0; p < 6; ++p) cache.count(p, 2);
-  EXPECT_EQ(cache.traffic().bytes_read, (1 + 2 + 3 + 4 + 4 + 4) * kv_bytes_per_position(s, KvType::f32));
-  EXPECT_EQ(cache.traffic().bytes_written, 6 * kv_bytes_per_position(s, KvType::f32));
+  EXPECT_EQ(cache.traffic().bytes_read, (1 + 2 + 3 + 4 + 4 + 4) * kv_bytes_per_position(s, DType::f32));
+  EXPECT_EQ(cache.traffic().bytes_written, 6 * kv_bytes_per_position(s, DType::f32));
   cache.count(6, 1);  // one of the two layers attends, both are written
-  EXPECT_EQ(cache.traffic().bytes_read, (18 * 2 + 4) * kv_bytes_per_position(s, KvType::f32) / 2);
-  EXPECT_EQ(cache.traffic().bytes_written, 7 * kv_bytes_per_position(s, KvType::f32));
+  EXPECT_EQ(cache.traffic().bytes_read, (18 * 2 + 4) * kv_bytes_per_position(s, DType::f32) / 2);
+  EXPECT_EQ(cache.traffic().bytes_written, 7 * kv_bytes_per_position(s, DType::f32));
 }
 
 TEST(KvCache, RowsThatGoTogetherLoseNothingAndBeginAlike) {
   for (const Span span : {Span{Span::Kind::global, 0}, Span{Span::Kind::window, 5}, Span{Span::Kind::stream, 5},
                           Span{Span::Kind::block, 5}, Span{Span::Kind::chunk, 0}}) {
     KvPool pool;
-    KvCache cache(pool, stack(span), 5, KvType::f32);
+    KvCache cache(pool, stack(span), 5, DType::f32);
     for (std::int64_t p = 0; p < (span.kind == Span::Kind::chunk ? 5 : 23); ++p) {
       const std::int64_t last = std::min<std::int64_t>(cache.last_together(p), 30);
       ASSERT_GE(last, p);
@@ -149,8 +149,8 @@ TEST(KvCache, RowsThatGoTogetherLoseNothingAndBeginAlike) {
 TEST(KvCache, AForkSharesPagesUntilOneWrites) {
   KvPool pool;
   const StackSpec s = stack({Span::Kind::global, 0});
-  const std::int64_t page = kv_page_units * kv_bytes_per_position(s, KvType::bf16);
-  KvCache cache(pool, s, 0, KvType::bf16);
+  const std::int64_t page = kv_page_units * kv_bytes_per_position(s, DType::bf16);
+  KvCache cache(pool, s, 0, DType::bf16);
   for (std::int64_t p = 0; p < 40; ++p) write(cache, p);
   KvCache fork = cache.fork();
   EXPECT_EQ(fork.traffic().bytes_written, 0);
@@ -173,7 +173,7 @@ TEST(KvCache, AForkSharesPagesUntilOneWrites) {
 
 TEST(KvCache, AForkOfARingIsACopy) {
   KvPool pool;
-  KvCache cache(pool, stack({Span::Kind::window, 4}), 0, KvType::f32);
+  KvCache cache(pool, stack({Span::Kind::window, 4}), 0, DType::f32);
   for (std::int64_t p = 0; p < 6; ++p) write(cache, p);
   KvCache fork = cache.fork();
   EXPECT_EQ(pool.bytes_in_use(), 2 * cache.bytes());
@@ -200,7 +200,7 @@ TEST(KvPool, PagesComeBackAndAreUsedAgain) {
 
 TEST(KvPool, AReleasedCacheReturnsItsPages) {
   KvPool pool;
-  KvCache cache(pool, stack({Span::Kind::global, 0}), 0, KvType::f32);
+  KvCache cache(pool, stack({Span::Kind::global, 0}), 0, DType::f32);
   cache.reserve(40);
   EXPECT_EQ(pool.bytes_in_use(), cache.bytes());
   cache.release();

@@ -17,8 +17,6 @@ namespace {
 
 constexpr auto panel = static_cast<std::size_t>(panel_outputs);
 
-bool is_quantized(WeightType type) { return type == WeightType::int8 || type == WeightType::int4; }
-
 QuantizedRow quantized_row(const MatrixView& m, std::int64_t r) {
   return {.values = m.values_row(r).data(), .scales = m.scales_row(r).data()};
 }
@@ -26,7 +24,7 @@ QuantizedRow quantized_row(const MatrixView& m, std::int64_t r) {
 // Row r as float32, whatever it is stored as.
 void read_row(const MatrixView& m, std::int64_t r, std::span<float> out) {
   if (m.is_quantized())
-    dequantize_row(weight_type(m.dtype), quantized_row(m, r), out);
+    dequantize_row(m.dtype, quantized_row(m, r), out);
   else
     m.read_row(r, out);
 }
@@ -160,7 +158,7 @@ class Loader {
   Part part(const std::string& name) const {
     const auto& shape = shapes_.at(name);
     const MatrixView* stored = source_.stored(name);
-    const bool as_is = stored != nullptr && stored->is_quantized() && weight_type(stored->dtype) == model_.dtype;
+    const bool as_is = stored != nullptr && stored->is_quantized() && stored->dtype == model_.dtype;
     return {.rows = shape[0], .cols = shape[1], .read = source_.matrix(name), .as_is = as_is ? stored : nullptr};
   }
 
@@ -189,7 +187,7 @@ class Loader {
   // The 16 rows of one panel, read and, where asked, quantised.
   class PanelRows {
    public:
-    PanelRows(WeightType type, std::int64_t k)
+    PanelRows(DType type, std::int64_t k)
         : type_(type),
           k_(k),
           value_bytes_(is_quantized(type) ? quantized_row_bytes(type, k) : 0),
@@ -215,7 +213,7 @@ class Loader {
     }
 
    private:
-    WeightType type_;
+    DType type_;
     std::int64_t k_, value_bytes_;
     std::vector<float> floats_;
     std::vector<std::byte> values_;
@@ -229,7 +227,7 @@ class Loader {
   std::map<std::string, std::vector<std::int64_t>> shapes_;
 };
 
-void require_memory(const Spec& spec, WeightType type) {
+void require_memory(const Spec& spec, DType type) {
   const std::int64_t wanted = packed_bytes(spec, type), available = available_memory();
   if (wanted > available)
     throw InputError(
@@ -238,9 +236,9 @@ void require_memory(const Spec& spec, WeightType type) {
                     static_cast<double>(wanted) * 1e-9, to_string(type), static_cast<double>(available) * 1e-9));
 }
 
-void fill(Model& model, const Source& source, const Precision& precision, WeightType stored) {
+void fill(Model& model, const Source& source, const Precision& precision, DType stored) {
   model.dtype = precision.weights.value_or(stored);
-  model.kv = precision.kv.value_or(model.dtype == WeightType::f32 ? KvType::f32 : KvType::bf16);
+  model.kv = precision.kv.value_or(model.dtype == DType::f32 ? DType::f32 : DType::bf16);
   require_memory(model.spec, model.dtype);
   Loader load(model, source);
   model.embed = load.embedding("embed.weight");
@@ -254,23 +252,10 @@ void fill(Model& model, const Source& source, const Precision& precision, Weight
 
 }  // namespace
 
-WeightType weight_type(DType dtype) {
-  switch (dtype) {
-    case DType::bf16:
-      return WeightType::bf16;
-    case DType::i8:
-      return WeightType::int8;
-    case DType::u8:
-      return WeightType::int4;
-    default:
-      return WeightType::f32;
-  }
-}
-
 void Model::embedding(std::int64_t token, std::span<float> out) const {
   read_row(embed, token, out);
-  if (weight_type(embed.dtype) == dtype || embed.is_quantized()) return;
-  if (dtype == WeightType::bf16) {
+  if (embed.dtype == dtype || embed.is_quantized()) return;
+  if (dtype == DType::bf16) {
     for (float& x : out) x = to_float(to_bf16(x));
   } else if (is_quantized(dtype)) {
     std::vector<std::byte> values(static_cast<std::size_t>(quantized_row_bytes(dtype, std::ssize(out))));
@@ -282,7 +267,7 @@ void Model::embedding(std::int64_t token, std::span<float> out) const {
 
 Model load_model(const std::filesystem::path& path, const Precision& precision) {
   const auto folder = std::make_shared<const ModelFolder>(open_model_folder(path));
-  const WeightType stored = weight_type(folder->dtype);
+  const DType stored = folder->dtype;
   if (precision.weights && is_quantized(*precision.weights) && is_quantized(stored) && *precision.weights != stored)
     throw InputError(fmt::format("{}: holds {} weights, which cannot become {}; quantize the original model instead",
                                  path.string(), to_string(stored), to_string(*precision.weights)));
@@ -297,11 +282,11 @@ Model load_model(const std::filesystem::path& path, const Precision& precision) 
 Model random_model(const Spec& spec, const Precision& precision, std::uint64_t seed) {
   Model model;
   model.spec = spec;
-  fill(model, RandomSource(seed), precision, WeightType::bf16);
+  fill(model, RandomSource(seed), precision, DType::bf16);
   return model;
 }
 
-std::int64_t packed_bytes(const Spec& spec, WeightType type) {
+std::int64_t packed_bytes(const Spec& spec, DType type) {
   std::int64_t bytes = 0;
   for (const TensorSpec& tensor : tensors(spec))
     if (tensor.shape.size() == 2 && (tensor.name != "embed.weight" || spec.tie_embeddings))

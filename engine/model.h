@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "base/kv_type.h"
+#include "base/dtype.h"
 #include "base/memory.h"
 #include "kernels/weights.h"
 #include "spec/spec.h"
@@ -44,8 +44,8 @@ struct LevelWeights {
 /// holds it.
 struct Model {
   Spec spec;
-  WeightType dtype = WeightType::f32;  // of matrices
-  KvType kv = KvType::f32;             // of KV caches
+  DType dtype = DType::f32;  // of matrices
+  DType kv = DType::f32;     // of KV caches
   std::optional<std::filesystem::path> tokenizer;
 
   MatrixView embed;                   // [V, D_0] as stored; see embedding()
@@ -63,14 +63,11 @@ struct Model {
   Arena memory;                               // of the packed matrices
 };
 
-/// The type of matrices that a file holds as this (ModelFolder::dtype).
-WeightType weight_type(DType dtype);
-
 /// How a model is to be held.  Not said: weights as stored (float32 unless every matrix is bfloat16 or quantised), and
 /// KV caches in float32 for float32 weights, else bfloat16.  Nothing is rounded unasked.
 struct Precision {
-  std::optional<WeightType> weights{};
-  std::optional<KvType> kv{};
+  std::optional<DType> weights{};
+  std::optional<DType> kv{};
 };
 
 /// Loads a model folder.
@@ -82,6 +79,6 @@ Model load_model(const std::filesystem::path& folder, const Precision& precision
 Model random_model(const Spec& spec, const Precision& precision, std::uint64_t seed);
 
 /// Bytes that the packed matrices of a model take.
-std::int64_t packed_bytes(const Spec& spec, WeightType type);
+std::int64_t packed_bytes(const Spec& spec, DType type);
 
 }  // namespace photon

@@ -165,13 +165,13 @@ TEST_P(MoreLevels, IsNotHiergen) {
 TEST_P(RecGen, OnlyTheTopCacheGrowsAndBytesEqualTheAccounting) {
   Sequence sequence = started(prompt(1));
   const std::int64_t constant = sequence.kv_bytes_constant();
-  EXPECT_EQ(constant, kv_bytes_constant(spec(), Protocol::recgen, KvType::f32));
+  EXPECT_EQ(constant, kv_bytes_constant(spec(), Protocol::recgen, DType::f32));
   for (int i = 0; i < 40; ++i) {
     generate(sequence, 1);
     EXPECT_EQ(sequence.kv_bytes_constant(), constant);
     EXPECT_EQ(sequence.kv_bytes_growing(), sequence.encoder(spec().n_levels()).bytes());
     EXPECT_EQ(sequence.kv_bytes_growing() + sequence.kv_bytes_constant(),
-              kv_bytes_allocated(spec(), Protocol::recgen, sequence.n_tokens, KvType::f32));
+              kv_bytes_allocated(spec(), Protocol::recgen, sequence.n_tokens, DType::f32));
     EXPECT_EQ(pool.bytes_in_use(), sequence.kv_bytes_growing() + sequence.kv_bytes_constant());
     for (const UnitBuffer& units : sequence.units) EXPECT_LE(units.end() - units.first(), 64) << "units pile up";
   }

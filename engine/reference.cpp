@@ -28,7 +28,7 @@ struct Reference {
     Tensor t{.rows = view.shape.front(), .cols = view.shape.size() > 1 ? view.shape.back() : 1, .values = {}};
     for (std::int64_t i = 0; i < view.elements(); ++i) {
       std::uint32_t bits = 0;
-      if (view.dtype == DType::f32)
+      if (view.dtype == StoredType::f32)
         std::memcpy(&bits, view.bytes.data() + 4 * i, 4);
       else
         std::memcpy(reinterpret_cast<std::byte*>(&bits) + 2, view.bytes.data() + 2 * i, 2);

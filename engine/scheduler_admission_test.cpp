@@ -138,9 +138,9 @@ Spec thin(Spec spec) {
 }
 
 // Requests of 8,192 tokens that 2 GiB admit, of 64 that ask.
-std::int64_t admitted(const std::string& config, KvType kv) {
+std::int64_t admitted(const std::string& config, DType kv) {
   const Spec spec = thin(load_spec(PHOTON_SOURCE_DIR "/configs/" + config + ".json"));
-  const Model model = random_model(spec, {.weights = WeightType::int8, .kv = kv}, 1);
+  const Model model = random_model(spec, {.weights = DType::int8, .kv = kv}, 1);
   std::deque<Recorder> recorders(64);
   Scheduler scheduler(model, {.kv_budget_bytes = std::int64_t{2} << 30, .prefill_tokens_per_step = 64});
   for (Recorder& recorder : recorders)
@@ -151,10 +151,10 @@ std::int64_t admitted(const std::string& config, KvType kv) {
 
 TEST(Admission, SixtyFourStreamsOfTheBoundedModelFitWhereTheTransformerHasAHandful) {
   set_threads(1);
-  EXPECT_EQ(admitted("photon-600m-block", KvType::bf16), 64);
-  EXPECT_EQ(admitted("photon-600m-block", KvType::int8), 64);
-  EXPECT_EQ(admitted("vanilla-600m", KvType::bf16), 2);
-  EXPECT_EQ(admitted("vanilla-600m", KvType::int8), 4);
+  EXPECT_EQ(admitted("photon-600m-block", DType::bf16), 64);
+  EXPECT_EQ(admitted("photon-600m-block", DType::int8), 64);
+  EXPECT_EQ(admitted("vanilla-600m", DType::bf16), 2);
+  EXPECT_EQ(admitted("vanilla-600m", DType::int8), 4);
 }
 
 }  // namespace

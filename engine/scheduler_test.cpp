@@ -17,7 +17,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, EveryScheduler, testing::ValuesIn(tiny_specs()),
 
 TEST_P(EveryScheduler, ARequestIsTheSameAloneAndInABatchOfManyWhateverTheSliceAndTheCache) {
   for (const auto& [weights, kv] :
-       {std::pair{WeightType::f32, KvType::f32}, {WeightType::int8, KvType::bf16}, {WeightType::int4, KvType::int8}}) {
+       {std::pair{DType::f32, DType::f32}, {DType::int8, DType::bf16}, {DType::int4, DType::int8}}) {
     const Model model = load_model(folder.path(), {.weights = weights, .kv = kv});
     Random random(7);
     std::vector<Request> requests;
@@ -28,7 +28,7 @@ TEST_P(EveryScheduler, ARequestIsTheSameAloneAndInABatchOfManyWhateverTheSliceAn
       ASSERT_EQ(want.back().error, "");
     }
     for (const bool prefix_cache : {false, true})
-      for (const std::int64_t slice : {weights == WeightType::f32 ? 2 : 7, 100}) {
+      for (const std::int64_t slice : {weights == DType::f32 ? 2 : 7, 100}) {
         SchedulerOptions options = plain();
         options.prefix_cache = prefix_cache;
         options.prefill_tokens_per_step = slice;

@@ -61,20 +61,20 @@ struct Quantiser {
 
 }  // namespace
 
-void kv_store(KvType type, std::byte* head, std::int64_t slots, std::int64_t slot, std::span<const float> k,
+void kv_store(DType type, std::byte* head, std::int64_t slots, std::int64_t slot, std::span<const float> k,
               std::span<const float> v) {
   assert(k.size() == v.size() && 0 <= slot && slot < slots);
   const std::int64_t h = std::ssize(k);
   switch (type) {
-    case KvType::f32: {
+    case DType::f32: {
       const auto same = [](float x) { return x; };
       return store(reinterpret_cast<float*>(head), slots, slot, k, v, same, same);
     }
-    case KvType::bf16: {
+    case DType::bf16: {
       const auto rounded = [](float x) { return to_bf16(x); };
       return store(reinterpret_cast<bf16*>(head), slots, slot, k, v, rounded, rounded);
     }
-    case KvType::int8: {
+    case DType::int8: {
       const Quantiser key(k), value(v);
       store(
           reinterpret_cast<std::uint8_t*>(head), slots, slot, k, v,
@@ -82,11 +82,14 @@ void kv_store(KvType type, std::byte* head, std::int64_t slots, std::int64_t slo
           [&](float x) { return static_cast<std::uint8_t>(value(x)); });
       bf16* scales = reinterpret_cast<bf16*>(head + 2 * slots * h);  // of keys [S], of values [S]
       scales[slot] = key.scale, scales[slots + slot] = value.scale;
+      return;
     }
+    case DType::int4:
+      assert(false && "no cache is int4");
   }
 }
 
-void attend(KvType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
+void attend(DType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
             std::span<const KvRun> runs, MatView<float> out) {
   assert(fits(head_dim, q, visible, runs, out));
   kernels().attention->attend({.type = type,

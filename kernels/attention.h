@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "base/kv_type.h"
+#include "base/dtype.h"
 #include "base/matrix.h"
 
 namespace photon {
@@ -21,7 +21,7 @@ namespace photon {
 /// It takes slots · kv_position_bytes(type, head_dim) bytes.
 
 /// Writes a position.  k, v [h] float32, finite.
-void kv_store(KvType type, std::byte* head, std::int64_t slots, std::int64_t slot, std::span<const float> k,
+void kv_store(DType type, std::byte* head, std::int64_t slots, std::int64_t slot, std::span<const float> k,
               std::span<const float> v);
 
 /// Consecutive slots of one head's part of a page: [first, first + n).
@@ -38,7 +38,7 @@ struct KvRun {
 /// @param q    [n, G*h] float32: the G query heads of the kv head.  bf16 and int8 caches: rounded where the kernels say
 /// so.
 /// @param out  [n, G*h]
-void attend(KvType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
+void attend(DType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
             std::span<const KvRun> runs, MatView<float> out);
 
 /// RoPE, rotate-half: pairs (i, i + ⌈h/2⌉); the middle element of odd h stays.  Frequencies theta^(-2i/h) and angles in

@@ -38,7 +38,7 @@ benchmark::Counter giga_per_second(double amount) {
 
 /// The caches of several sequences as an engine lays them out: a page holds 16 positions of all heads.
 struct Caches {
-  Caches(KvType kv_type, std::int64_t head_dim, std::int64_t heads, std::int64_t slots, std::int64_t length,
+  Caches(DType kv_type, std::int64_t head_dim, std::int64_t heads, std::int64_t slots, std::int64_t length,
          std::int64_t sequences)
       : type(kv_type),
         h(head_dim),
@@ -67,7 +67,7 @@ struct Caches {
                       .first = 0,
                       .n = std::min(page, n - p)});
   }
-  KvType type;
+  DType type;
   std::int64_t h, n_heads, page, n_pages, head_bytes;
   HugeMemory memory;
 };
@@ -81,7 +81,7 @@ void read_bandwidth(benchmark::State& state) {
 
 // One row of each of 32 heads over `context` positions; enough sequences that every call reads from memory, or one
 // head again and again (warm).  Every benchmark thread has its own heads.
-void decode(benchmark::State& state, KvType type, std::int64_t h, std::int64_t heads_together, std::int64_t context,
+void decode(benchmark::State& state, DType type, std::int64_t h, std::int64_t heads_together, std::int64_t context,
             bool warm) {
   constexpr std::int64_t n_heads = 32;
   static const Caches* caches = nullptr;
@@ -106,7 +106,7 @@ void decode(benchmark::State& state, KvType type, std::int64_t h, std::int64_t h
 }
 
 // n causal rows of one head.
-void prefill(benchmark::State& state, KvType type, std::int64_t h, std::int64_t n) {
+void prefill(benchmark::State& state, DType type, std::int64_t h, std::int64_t n) {
   const Caches caches(type, h, 1, page_slots, n, 1);
   const auto q = random_floats(n * h);
   std::vector<float> out(q.size());
@@ -122,7 +122,7 @@ void prefill(benchmark::State& state, KvType type, std::int64_t h, std::int64_t 
 }
 
 // The last rows of 32 heads' chunks of 7 slots; the time is that of 32 heads.
-void chunk(benchmark::State& state, KvType type, std::int64_t n, std::int64_t positions) {
+void chunk(benchmark::State& state, DType type, std::int64_t n, std::int64_t positions) {
   constexpr std::int64_t n_heads = 32, h = 52, slots = 7;
   const Caches caches(type, h, n_heads, slots, slots, 8);
   const auto q = random_floats(n * n_heads * h);
@@ -143,7 +143,7 @@ void chunk(benchmark::State& state, KvType type, std::int64_t n, std::int64_t po
                                benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert};
 }
 
-void store(benchmark::State& state, KvType type) {
+void store(benchmark::State& state, DType type) {
   constexpr std::int64_t h = 52;
   const auto k = random_floats(h), v = random_floats(h);
   std::vector<std::byte> page(static_cast<std::size_t>(page_slots * kv_position_bytes(type, h)));
@@ -188,7 +188,7 @@ auto* add(const std::string& name, Run run) {
 const bool registered = [] {
   benchmark::AddCustomContext("isa", kernels().name);
   add("read_bandwidth", read_bandwidth)->Iterations(1)->Unit(benchmark::kMillisecond);
-  for (const KvType type : {KvType::bf16, KvType::int8, KvType::f32}) {
+  for (const DType type : {DType::bf16, DType::int8, DType::f32}) {
     const auto named = [type](const char* what) { return fmt::format("{}/{}", what, to_string(type)); };
     for (const std::int64_t context : {128, 512, 2048, 8192})
       for (const std::int64_t heads : {1, 4}) {

@@ -20,7 +20,7 @@ namespace {
 
 using testing_support::NaN, testing_support::random_floats, testing_support::same_bits;
 
-constexpr KvType kv_types[]{KvType::f32, KvType::bf16, KvType::int8};
+constexpr DType kv_types[]{DType::f32, DType::bf16, DType::int8};
 const std::vector<std::int64_t> head_dims{1, 2, 3, 4, 5, 8, 16, 20, 52, 64, 80, 128};
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -29,7 +29,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 /// All other slots hold a byte pattern, 0xff being NaN of any type.
 class Cache {
  public:
-  Cache(KvType cache_type, std::int64_t head_dim, std::int64_t slots, std::int64_t begin, bool ring = false,
+  Cache(DType cache_type, std::int64_t head_dim, std::int64_t slots, std::int64_t begin, bool ring = false,
         int pattern = 0xff)
       : type_(cache_type), h_(head_dim), slots_(slots), begin_(begin), ring_(ring), pattern_(pattern) {}
 
@@ -59,29 +59,33 @@ class Cache {
   double key(std::int64_t p, std::int64_t i) const {
     const std::int64_t slot = slot_of(p);
     switch (type_) {
-      case KvType::f32:
+      case DType::f32:
         return read<float>(p, 4 * (i * slots_ + slot));
-      case KvType::bf16:
+      case DType::bf16:
         return i < h_ / 2 * 2 ? number(read<bf16>(p, (i / 2 * slots_ + slot) * 4 + i % 2 * 2))
                               : number(read<bf16>(p, 2 * ((h_ - 1) * slots_ + slot)));
-      case KvType::int8: {
+      case DType::int8: {
         const std::int64_t whole = h_ / 4 * 4;
         const int q = i < whole ? read<std::uint8_t>(p, (i / 4 * slots_ + slot) * 4 + i % 4)
                                 : read<std::uint8_t>(p, whole * slots_ + slot * (h_ - whole) + i - whole);
         return (q - 128) * number(read<bf16>(p, 2 * slots_ * h_ + 2 * slot));
       }
+      case DType::int4:
+        break;
     }
     return 0;
   }
   double value(std::int64_t p, std::int64_t i) const {
     const std::int64_t slot = slot_of(p), index = (slots_ + slot) * h_ + i;
     switch (type_) {
-      case KvType::f32:
+      case DType::f32:
         return read<float>(p, 4 * index);
-      case KvType::bf16:
+      case DType::bf16:
         return number(read<bf16>(p, 2 * index));
-      case KvType::int8:
+      case DType::int8:
         return read<std::int8_t>(p, index) * number(read<bf16>(p, 2 * slots_ * h_ + 2 * (slots_ + slot)));
+      case DType::int4:
+        break;
     }
     return 0;
   }
@@ -97,7 +101,7 @@ class Cache {
     return x;
   }
 
-  KvType type_;
+  DType type_;
   std::int64_t h_, slots_, begin_;
   bool ring_;
   int pattern_;
@@ -125,7 +129,7 @@ struct Rows {
   std::vector<float> all;
 };
 
-void attend_by(const Kernels& table, KvType type, std::int64_t h, MatView<const float> q,
+void attend_by(const Kernels& table, DType type, std::int64_t h, MatView<const float> q,
                std::span<const std::int64_t> visible, std::span<const KvRun> runs, MatView<float> out) {
   table.attention->attend({.type = type,
                            .head_dim = h,
@@ -144,16 +148,16 @@ class AttentionOn : public testing_support::EveryIsa {
   static bool rounds_weights() { return table().name == std::string_view("avx512_bf16"); }
 
   // A query as the kernels read it, divided by sqrt(h).
-  static std::vector<double> as_read(KvType type, std::span<const float> q) {
+  static std::vector<double> as_read(DType type, std::span<const float> q) {
     const auto root = std::sqrt(static_cast<float>(q.size()));
     std::vector<double> read(q.begin(), q.end());
-    if (type == KvType::bf16 && rounds(std::ssize(q))) {
+    if (type == DType::bf16 && rounds(std::ssize(q))) {
       const float scale = std::numbers::log2e_v<float> / root;
       for (double& x : read)
         x = static_cast<double>(to_float(to_bf16(static_cast<float>(x) * scale))) * std::numbers::ln2;
       return read;
     }
-    if (type == KvType::int8 && rounds(std::ssize(q))) {
+    if (type == DType::int8 && rounds(std::ssize(q))) {
       float largest = 0;
       for (const float x : q) largest = std::max(largest, std::abs(x));
       for (double& x : read)
@@ -164,7 +168,7 @@ class AttentionOn : public testing_support::EveryIsa {
   }
 
   // |out - softmax(q Kᵀ) V| against what rounding may cause.
-  static void expect_attention(KvType type, const Cache& cache, std::span<const float> q, std::int64_t visible,
+  static void expect_attention(DType type, const Cache& cache, std::span<const float> q, std::int64_t visible,
                                std::span<const float> out) {
     const std::int64_t h = std::ssize(q);
     const std::vector<double> query = as_read(type, q);
@@ -184,8 +188,8 @@ class AttentionOn : public testing_support::EveryIsa {
     // float32 sums of the scores; bfloat16: weights rounded to 8 bits; int8: to 15 bits of a block's largest, values
     // with them.
     const double of_scores = 2e-7 * (4 + largest_score + static_cast<double>(h) / 16 * largest_score);
-    const double of_weights = type == KvType::bf16 && rounds_weights() && rounds(h) ? 0x1p-8 : 0;
-    const double of_block = type == KvType::int8 && rounds(h) ? 0.51 / 32767 : 0;
+    const double of_weights = type == DType::bf16 && rounds_weights() && rounds(h) ? 0x1p-8 : 0;
+    const double of_block = type == DType::int8 && rounds(h) ? 0.51 / 32767 : 0;
     double largest = 0;
     for (std::int64_t p = 0; of_block > 0 && p < visible; ++p)
       for (std::int64_t i = 0; i < h; ++i) largest = std::max(largest, std::abs(cache.value(p, i)));
@@ -204,7 +208,7 @@ class AttentionOn : public testing_support::EveryIsa {
   }
 
   // n causal rows, the last of which sees all of the cache.
-  static void expect_rows(KvType type, std::int64_t h, const Cache& cache, std::int64_t n, std::int64_t heads,
+  static void expect_rows(DType type, std::int64_t h, const Cache& cache, std::int64_t n, std::int64_t heads,
                           std::int64_t gap) {
     Rows q(n, heads * h, gap), out(n, heads * h, gap);
     q.fill(static_cast<std::uint64_t>(n + h));
@@ -224,7 +228,7 @@ class AttentionOn : public testing_support::EveryIsa {
 
 TEST_P(AttentionOn, AttentionIsSoftmaxOverTheStoredPositions) {
   std::uint64_t seed = 0;
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : head_dims)
       for (const std::int64_t slots : {1, 4, 7, 16, 64})
         for (const std::int64_t heads : {1, 2, 3, 4}) {
@@ -241,7 +245,7 @@ TEST_P(AttentionOn, AttentionIsSoftmaxOverTheStoredPositions) {
 }
 
 TEST_P(AttentionOn, AttentionOverWrappedRings) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : {5, 52, 64})
       for (const std::int64_t slots : {4, 7, 16, 64, 100})
         for (const std::int64_t begin : {std::int64_t{1}, slots / 2, slots - 1}) {
@@ -253,7 +257,7 @@ TEST_P(AttentionOn, AttentionOverWrappedRings) {
 }
 
 TEST_P(AttentionOn, RowsHaveTheSameBitsAloneAndInCompany) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : {1, 3, 8, 52, 64, 80, 128, 300})
       for (const std::int64_t heads : {1, 3}) {
         const std::int64_t size = 150, n = 110;  // more queries than a tile, positions of three blocks
@@ -282,7 +286,7 @@ TEST_P(AttentionOn, RowsHaveTheSameBitsAloneAndInCompany) {
 }
 
 TEST_P(AttentionOn, WherePagesEndChangesNoBit) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : {3, 8, 52}) {
       const std::int64_t size = 90;
       std::vector<float> first;
@@ -303,7 +307,7 @@ TEST_P(AttentionOn, WherePagesEndChangesNoBit) {
 }
 
 TEST_P(AttentionOn, SlotsThatARowDoesNotSeeChangeNoBit) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : {1, 3, 7, 52, 64})
       for (const std::int64_t slots : {7, 16, 64})
         for (const std::int64_t size : {1, 5, 18, 66}) {
@@ -322,7 +326,7 @@ TEST_P(AttentionOn, SlotsThatARowDoesNotSeeChangeNoBit) {
 }
 
 TEST_P(AttentionOn, LargeScoresStayFinite) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const double size : {9.0, 1e3, 1e6})  // scores of ±80 and far beyond
       for (const std::int64_t rows : {1, 30}) {
         Cache cache(type, 52, 16, 0);
@@ -337,7 +341,7 @@ TEST_P(AttentionOn, LargeScoresStayFinite) {
 }
 
 TEST_P(AttentionOn, NothingButZeros) {
-  for (const KvType type : kv_types) {
+  for (const DType type : kv_types) {
     Cache cache(type, 20, 16, 0);
     const std::vector<float> zeros(20), ones(20, 1.0f);
     for (std::int64_t p = 0; p < 70; ++p) cache.append(zeros, p % 2 == 0 ? zeros : ones);
@@ -351,7 +355,7 @@ TEST_P(AttentionOn, NothingButZeros) {
 }
 
 TEST_P(AttentionOn, HeadsOfAnySizeAreRight) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : {129, 256, 511, 512, 513, 1000}) {
       Cache cache(type, h, 16, 0);
       cache.append_random(70, 4);
@@ -389,7 +393,7 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, AttentionOn, testing::ValuesIn(all_kernels().
                          [](const auto& test) { return std::string(test.param->name); });
 
 TEST(KvStore, HoldsWhatItWasGivenUpToTheTypesRounding) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : head_dims)
       for (const std::int64_t slots : {1, 7, 16}) {
         Cache cache(type, h, slots, 0);
@@ -402,9 +406,9 @@ TEST(KvStore, HoldsWhatItWasGivenUpToTheTypesRounding) {
           for (const float x : vector) largest = std::max(largest, std::abs(static_cast<double>(x)));
           const double want = vector[at(i)];
           // int8: half a step of a scale that is rounded to 8 bits itself
-          const double tolerance = type == KvType::f32    ? 0
-                                   : type == KvType::bf16 ? std::abs(want) * 0x1p-8
-                                                          : largest / 127 * 0.5 * (1 + 0x1p-7);
+          const double tolerance = type == DType::f32    ? 0
+                                   : type == DType::bf16 ? std::abs(want) * 0x1p-8
+                                                         : largest / 127 * 0.5 * (1 + 0x1p-7);
           ASSERT_NEAR(got, want, tolerance) << to_string(type) << ", head of " << h << ", " << slots << " slots";
         };
         for (std::int64_t p = 0; p < n; ++p)
@@ -416,7 +420,7 @@ TEST(KvStore, HoldsWhatItWasGivenUpToTheTypesRounding) {
 }
 
 TEST(KvStore, WritesItsSlotAloneAndEveryByteOfIt) {
-  for (const KvType type : kv_types)
+  for (const DType type : kv_types)
     for (const std::int64_t h : {1, 2, 3, 5, 52})
       for (const std::int64_t slots : {1, 4, 7, 16}) {
         const auto k = random_floats(h, 1), v = random_floats(h, 2);
@@ -438,7 +442,7 @@ TEST(KvStore, WritesItsSlotAloneAndEveryByteOfIt) {
 TEST(KvStore, TinyAndHugeVectorsKeepFiniteScales) {
   for (const float size : {0.0f, 1e-44f, 1e-38f, 1e-30f, 1e30f}) {
     const std::vector<float> k{size, -size, size / 3, 0}, v{-size, size, 0, size / 2};
-    Cache cache(KvType::int8, 4, 1, 0);
+    Cache cache(DType::int8, 4, 1, 0);
     cache.append(k, v);
     for (std::int64_t i = 0; i < 4; ++i) {
       EXPECT_NEAR(cache.key(0, i), static_cast<double>(k[at(i)]), static_cast<double>(size) / 250 + 1e-36);
@@ -448,13 +452,13 @@ TEST(KvStore, TinyAndHugeVectorsKeepFiniteScales) {
 }
 
 TEST(Attend, IsTheChosenInstructionSetsAttention) {
-  Cache cache(KvType::bf16, 52, 16, 0);
+  Cache cache(DType::bf16, 52, 16, 0);
   cache.append_random(40, 1);
   Rows q(3, 104, 0), out(3, 104, 0), want(3, 104, 0);
   q.fill(1);
   const std::vector<std::int64_t> visible{38, 39, 40};
-  attend(KvType::bf16, 52, q.view(), visible, cache.first(40), out.view());
-  attend_by(kernels(), KvType::bf16, 52, q.view(), visible, cache.first(40), want.view());
+  attend(DType::bf16, 52, q.view(), visible, cache.first(40), out.view());
+  attend_by(kernels(), DType::bf16, 52, q.view(), visible, cache.first(40), want.view());
   EXPECT_TRUE(same_bits(out.all, want.all));
 }
 

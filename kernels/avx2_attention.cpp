@@ -212,12 +212,14 @@ struct Int8 : Vectors {
 void attend_all(const AttendCall& call) {
   if (call.head_dim > largest_head) return scalar_attention.attend(call);
   switch (call.type) {
-    case KvType::f32:
+    case DType::f32:
       return Attention<F32>::attend(call);
-    case KvType::bf16:
+    case DType::bf16:
       return Attention<Bf16>::attend(call);
-    case KvType::int8:
+    case DType::int8:
       return Attention<Int8>::attend(call);
+    case DType::int4:
+      return;  // no cache
   }
 }
 

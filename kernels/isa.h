@@ -23,7 +23,7 @@ struct Isa {
 
 /// One call of attend() (attention.h).
 struct AttendCall {
-  KvType type = KvType::f32;
+  DType type = DType::f32;
   std::int64_t head_dim = 0;
   MatView<const float> q{};               // [n, G*h]
   const std::int64_t* visible = nullptr;  // [n]
@@ -44,7 +44,7 @@ extern const AttentionIsa avx2_attention, avx512_attention;
 
 /// One call of matmul() (matmul.h) for some consecutive panels of a weight and the columns of y that they make.
 struct MatmulCall {
-  WeightType type = WeightType::f32;
+  DType type = DType::f32;
   InputView x{};
   const std::byte* panels = nullptr;  // [n_panels, panel_bytes]
   std::int64_t n_panels = 0, panel_bytes = 0;

@@ -40,14 +40,14 @@ std::int64_t microseconds(const InputView& x, const PackedWeight& w) {
 
 }  // namespace
 
-InputForm input_form(WeightType type) {
+InputForm input_form(DType type) {
   switch (type) {
-    case WeightType::f32:
+    case DType::f32:
       return InputForm::f32;
-    case WeightType::bf16:
+    case DType::bf16:
       return kernels().matmul->bf16_inputs;
-    case WeightType::int8:
-    case WeightType::int4:
+    case DType::int8:
+    case DType::int4:
       return InputForm::int8;
   }
   return {};

@@ -17,7 +17,7 @@ enum class InputForm {
   int8,  // Int8Groups, the last one padded with zeros
 };
 /// For the kernels in use: f32 for f32; bf16 or f32 for bf16; int8 for int8 and int4.
-InputForm input_form(WeightType type);
+InputForm input_form(DType type);
 
 /// 32 inputs under one scale: q = round(x / scale) in [-127, 127], scale the largest magnitude / 127.  A group that
 /// holds NaN or infinity makes every product with it NaN or infinite; one below 1e-36 becomes zeros.

@@ -23,7 +23,7 @@
 namespace photon {
 namespace {
 
-constexpr std::array types{WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4};
+constexpr std::array types{DType::f32, DType::bf16, DType::int8, DType::int4};
 
 // More bytes than any cache holds: every call reads its weights from memory, as decoding does.  The numbers are
 // arbitrary, but none is a NaN or a denormal in any type.
@@ -51,7 +51,7 @@ benchmark::Counter giga_per_second(std::int64_t amount) {
   return {static_cast<double>(amount) * 1e-9, benchmark::Counter::kIsIterationInvariantRate};
 }
 
-void matmul_cold(benchmark::State& state, WeightType type, std::int64_t outputs, std::int64_t k, std::int64_t rows) {
+void matmul_cold(benchmark::State& state, DType type, std::int64_t outputs, std::int64_t k, std::int64_t rows) {
   PackedWeight w{.type = type, .outputs = outputs, .k = k};
   const std::int64_t copies = cold_weights().bytes() / w.bytes();
   Inputs x;
@@ -106,7 +106,7 @@ const bool registered = [] {
         ->Unit(benchmark::kMillisecond);
   constexpr std::array<std::array<std::int64_t, 2>, 4> shapes{
       {{1664, 1664}, {4096, 1664}, {1664, 4096}, {32000, 1664}}};
-  for (const WeightType type : types)
+  for (const DType type : types)
     for (const auto& [outputs, k] : shapes)
       for (const std::int64_t rows : {1, 4, 16, 64, 512}) {
         const auto name = fmt::format("matmul/{}/{}x{}/n:{}", to_string(type), outputs, k, rows);

@@ -19,7 +19,7 @@ namespace {
 
 using testing_support::NaN;
 
-constexpr std::array weight_types{WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4};
+constexpr std::array weight_types{DType::f32, DType::bf16, DType::int8, DType::int4};
 // Below, at and above a pair, a vector and a group; photon-600m's head, embedding and width.
 const std::vector<std::int64_t> inner_sizes{1, 2, 15, 31, 32, 33, 52, 416, 1664};
 
@@ -32,7 +32,7 @@ Matrix<float> random_matrix(std::int64_t rows, std::int64_t cols, std::uint64_t 
 
 // A packed matrix beside the values that it stands for.
 struct Packed {
-  Packed(WeightType type, std::int64_t outputs, std::int64_t k, std::uint64_t seed, bool gated = false)
+  Packed(DType type, std::int64_t outputs, std::int64_t k, std::uint64_t seed, bool gated = false)
       : values(random_matrix(outputs, k, seed)) {
     view = {.type = type, .outputs = outputs, .k = k, .gated = gated};
     bytes.resize(view.n_panels(), panel_bytes(type, k));
@@ -44,17 +44,17 @@ struct Packed {
       pack(type, first, std::min(panel_outputs, end - first), bytes.row(p).data());
     }
   }
-  void pack(WeightType type, std::int64_t first, std::int64_t n, std::byte* panel) {
+  void pack(DType type, std::int64_t first, std::int64_t n, std::byte* panel) {
     std::array<const float*, panel_outputs> floats{};
     std::array<QuantizedRow, panel_outputs> rows{};
     std::vector<std::vector<std::byte>> q(panel_outputs);
     std::vector<std::vector<bf16>> scales(panel_outputs);
-    const bool quantized = type == WeightType::int8 || type == WeightType::int4;
+    const bool quantized = type == DType::int8 || type == DType::int4;
     for (std::int64_t i = 0; i < n; ++i) {
       const auto o = static_cast<std::size_t>(i);
       const auto row = values.row(first + i);
       floats[o] = row.data();
-      if (type == WeightType::bf16)
+      if (type == DType::bf16)
         for (float& value : row) value = to_float(to_bf16(value));
       if (!quantized) continue;
       q[o].resize(static_cast<std::size_t>(quantized_row_bytes(type, std::ssize(row))));
@@ -120,13 +120,13 @@ struct Output {
   MatView<float> view;
 };
 
-Inputs inputs(MatView<const float> x, WeightType type) {
+Inputs inputs(MatView<const float> x, DType type) {
   Inputs made;
   made.assign(x, input_form(type));
   return made;
 }
 
-void expect_product(WeightType type, std::int64_t rows, std::int64_t outputs, std::int64_t k) {
+void expect_product(DType type, std::int64_t rows, std::int64_t outputs, std::int64_t k) {
   const Packed w(type, outputs, k, 1);
   const auto x = inputs(random_matrix(rows, k, 2), type);
   Output set(rows, outputs), add(rows, outputs, 0.5f);
@@ -198,7 +198,7 @@ TEST(Matmul, SwigluOfHugeGatesIsZeroOrTheProduct) {
 }
 
 // The bits of every row alone, and of all rows together.
-void expect_same_bits_alone(WeightType type, MatView<const float> x, const PackedWeight& w, Epilogue epilogue) {
+void expect_same_bits_alone(DType type, MatView<const float> x, const PackedWeight& w, Epilogue epilogue) {
   const std::int64_t columns = w.gated ? w.outputs / 2 : w.outputs;
   const auto all = inputs(x, type);
   Output together(x.rows, columns, 0.25f);

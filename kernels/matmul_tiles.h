@@ -161,13 +161,13 @@ void matmul_type(const MatmulCall& call) {
 template <class F32, class Bf16, class Int8, class Int4>
 void matmul_any(const MatmulCall& call) {
   switch (call.type) {
-    case WeightType::f32:
+    case DType::f32:
       return matmul_type<F32>(call);
-    case WeightType::bf16:
+    case DType::bf16:
       return matmul_type<Bf16>(call);
-    case WeightType::int8:
+    case DType::int8:
       return matmul_type<Int8>(call);
-    case WeightType::int4:
+    case DType::int4:
       return matmul_type<Int4>(call);
   }
 }

@@ -72,15 +72,17 @@ void attend_all(const AttendCall& call) {
       const float* q = call.q.data + r * call.q.stride + i;
       float* out = call.out.data + r * call.out.stride + i;
       switch (call.type) {
-        case KvType::f32:
+        case DType::f32:
           attend<float>(q, call, call.visible[r], out);
           break;
-        case KvType::bf16:
+        case DType::bf16:
           attend<bf16>(q, call, call.visible[r], out);
           break;
-        case KvType::int8:
+        case DType::int8:
           attend<std::int8_t>(q, call, call.visible[r], out);
           break;
+        case DType::int4:
+          break;  // no cache
       }
     }
 }

@@ -57,13 +57,13 @@ void multiply(const MatmulCall& call, const std::byte* x, const std::byte* panel
   const i64 n_groups = (call.x.k + quant_group - 1) / quant_group;
   const auto* groups = reinterpret_cast<const Int8Group*>(x);
   switch (call.type) {
-    case WeightType::f32:
+    case DType::f32:
       return multiply_f32(floats, panel, call.x.k, sums);
-    case WeightType::bf16:
+    case DType::bf16:
       return multiply_bf16(floats, panel, call.x.k, sums);
-    case WeightType::int8:
+    case DType::int8:
       return multiply_groups<int8_weight>(groups, panel, n_groups, 512, sums);
-    case WeightType::int4:
+    case DType::int4:
       return multiply_groups<int4_weight>(groups, panel, n_groups, 256, sums);
   }
 }

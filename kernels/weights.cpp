@@ -1,24 +1,18 @@
 // Rounding rows of weights to int8 and int4, and packing rows into panels.  Runs once, at load or in `photon quantize`.
 #include "kernels/weights.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
-#include "base/error.h"
-
 namespace photon {
 namespace {
 
-constexpr std::array all_types{WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4};
 constexpr std::int64_t line = 64;  // bytes
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-[[maybe_unused]] bool is_quantized(WeightType type) { return type == WeightType::int8 || type == WeightType::int4; }
 
 using Group = std::array<float, quant_group>;  // zeros beyond k
 
@@ -72,34 +66,14 @@ int int8_at(const std::byte* values, std::int64_t i) { return std::to_integer<st
 
 }  // namespace
 
-std::string_view to_string(WeightType type) {
-  switch (type) {
-    case WeightType::f32:
-      return "f32";
-    case WeightType::bf16:
-      return "bf16";
-    case WeightType::int8:
-      return "int8";
-    case WeightType::int4:
-      return "int4";
-  }
-  return {};
-}
-
-WeightType parse_weight_type(std::string_view text) {
-  for (const WeightType type : all_types)
-    if (to_string(type) == text) return type;
-  throw InputError(fmt::format("'{}' is no weight type; there are f32, bf16, int8 and int4", text));
-}
-
 std::int64_t quant_groups(std::int64_t k) { return ceil_div(k, quant_group); }
 
-std::int64_t quantized_row_bytes(WeightType type, std::int64_t k) {
+std::int64_t quantized_row_bytes(DType type, std::int64_t k) {
   assert(is_quantized(type));
-  return type == WeightType::int8 ? k : ceil_div(k, 2);
+  return type == DType::int8 ? k : ceil_div(k, 2);
 }
 
-void quantize_row(WeightType type, std::span<const float> x, std::span<std::byte> values, std::span<bf16> scales) {
+void quantize_row(DType type, std::span<const float> x, std::span<std::byte> values, std::span<bf16> scales) {
   const auto k = std::ssize(x);
   assert(std::ssize(values) == quantized_row_bytes(type, k) && std::ssize(scales) == quant_groups(k));
   for (std::int64_t g = 0; g < quant_groups(k); ++g) {
@@ -107,7 +81,7 @@ void quantize_row(WeightType type, std::span<const float> x, std::span<std::byte
     Group group{}, q;
     std::copy_n(x.begin() + first, n, group.begin());
     bf16& scale = scales[static_cast<std::size_t>(g)];
-    if (type == WeightType::int8) {
+    if (type == DType::int8) {
       scale = quantize_int8(group, q);
       for (std::int64_t i = 0; i < n; ++i)
         values[static_cast<std::size_t>(first + i)] =
@@ -123,10 +97,10 @@ void quantize_row(WeightType type, std::span<const float> x, std::span<std::byte
   }
 }
 
-void dequantize_row(WeightType type, QuantizedRow row, std::span<float> out) {
+void dequantize_row(DType type, QuantizedRow row, std::span<float> out) {
   assert(is_quantized(type));
   for (std::int64_t i = 0; i < std::ssize(out); ++i) {
-    const int q = type == WeightType::int8 ? int8_at(row.values, i) : int4_at(row.values, i);
+    const int q = type == DType::int8 ? int8_at(row.values, i) : int4_at(row.values, i);
     out[static_cast<std::size_t>(i)] = static_cast<float>(q) * to_float(row.scales[i / quant_group]);
   }
 }
@@ -136,26 +110,25 @@ std::int64_t PackedWeight::n_panels() const {
 }
 std::int64_t PackedWeight::bytes() const { return n_panels() * panel_bytes(type, k); }
 
-std::int64_t panel_bytes(WeightType type, std::int64_t k) {
+std::int64_t panel_bytes(DType type, std::int64_t k) {
   constexpr std::int64_t scales = panel_outputs * 2;
   switch (type) {
-    case WeightType::f32:
+    case DType::f32:
       return k * panel_outputs * 4;
-    case WeightType::bf16:
+    case DType::bf16:
       return ceil_div(k, 2) * panel_outputs * 4;
-    case WeightType::int8:
+    case DType::int8:
       return ceil_div(quant_groups(k) * (quant_group * panel_outputs + scales), line) * line;
-    case WeightType::int4:
+    case DType::int4:
       return ceil_div(quant_groups(k) * (quant_group * panel_outputs / 2 + scales), line) * line;
   }
   return 0;
 }
 
-void pack_panel(WeightType type, const std::array<const float*, panel_outputs>& rows, std::int64_t k,
-                std::byte* panel) {
+void pack_panel(DType type, const std::array<const float*, panel_outputs>& rows, std::int64_t k, std::byte* panel) {
   assert(!is_quantized(type));
   const auto at = [&](std::size_t o, std::int64_t i) { return rows[o] != nullptr && i < k ? rows[o][i] : 0.0f; };
-  if (type == WeightType::f32) {
+  if (type == DType::f32) {
     auto* out = reinterpret_cast<float*>(panel);
     for (std::int64_t i = 0; i < k; ++i)
       for (std::size_t o = 0; o < panel_outputs; ++o) *out++ = at(o, i);
@@ -166,8 +139,7 @@ void pack_panel(WeightType type, const std::array<const float*, panel_outputs>& 
   }
 }
 
-void pack_panel(WeightType type, const std::array<QuantizedRow, panel_outputs>& rows, std::int64_t k,
-                std::byte* panel) {
+void pack_panel(DType type, const std::array<QuantizedRow, panel_outputs>& rows, std::int64_t k, std::byte* panel) {
   assert(is_quantized(type));
   const std::int64_t groups = quant_groups(k);
   std::byte* out = panel;
@@ -175,14 +147,14 @@ void pack_panel(WeightType type, const std::array<QuantizedRow, panel_outputs>& 
     const auto at = [&](const QuantizedRow& row, std::int64_t i) {  // q of the group's input i
       i += g * quant_group;
       if (row.values == nullptr || i >= k) return 0;
-      return type == WeightType::int8 ? int8_at(row.values, i) : int4_at(row.values, i);
+      return type == DType::int8 ? int8_at(row.values, i) : int4_at(row.values, i);
     };
-    const std::int64_t steps = type == WeightType::int8 ? 8 : 4;
+    const std::int64_t steps = type == DType::int8 ? 8 : 4;
     for (std::int64_t i = 0; i < steps * 4; i += 4)
       for (const QuantizedRow& row : rows)
         for (std::int64_t j = i; j < i + 4; ++j)
-          *out++ = static_cast<std::byte>(type == WeightType::int8 ? at(row, j) + 128
-                                                                   : (at(row, j) + 8) | (at(row, j + 16) + 8) << 4);
+          *out++ = static_cast<std::byte>(type == DType::int8 ? at(row, j) + 128
+                                                              : (at(row, j) + 8) | (at(row, j + 16) + 8) << 4);
   }
   for (std::int64_t g = 0; g < groups; ++g)
     for (const QuantizedRow& row : rows) {

@@ -5,15 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string_view>
 
 #include "base/bf16.h"
+#include "base/dtype.h"
 
 namespace photon {
-
-enum class WeightType { f32, bf16, int8, int4 };
-std::string_view to_string(WeightType type);          // "f32", "bf16", "int8", "int4"
-WeightType parse_weight_type(std::string_view text);  ///< @throws InputError naming the word and the types there are
 
 // ---- quantised rows, as files hold them (docs/model-format.md) ----
 
@@ -28,11 +24,11 @@ struct QuantizedRow {
   const std::byte* values = nullptr;  // [quantized_row_bytes(type, k)]
   const bf16* scales = nullptr;       // [quant_groups(k)]
 };
-std::int64_t quantized_row_bytes(WeightType type, std::int64_t k);  // without scales
+std::int64_t quantized_row_bytes(DType type, std::int64_t k);  // without scales
 /// Rounds a row: nearest values under a scale that is itself bfloat16; for int4 the one of a few scales that leaves the
 /// smallest square error.  x finite.
-void quantize_row(WeightType type, std::span<const float> x, std::span<std::byte> values, std::span<bf16> scales);
-void dequantize_row(WeightType type, QuantizedRow row, std::span<float> out);
+void quantize_row(DType type, std::span<const float> x, std::span<std::byte> values, std::span<bf16> scales);
+void dequantize_row(DType type, QuantizedRow row, std::span<float> out);
 
 // ---- packed ----
 
@@ -51,7 +47,7 @@ inline constexpr std::int64_t panel_outputs = 16;
 /// Inputs beyond k are zeros.  Rows of several matrices may stand one after another (q, k and v read the same input).
 /// A gated pair alternates: panel 2p of the gate, panel 2p + 1 of up, both padded to whole panels.
 struct PackedWeight {
-  WeightType type = WeightType::f32;
+  DType type = DType::f32;
   std::int64_t outputs = 0, k = 0;  // outputs: of a gated pair both together
   const std::byte* panels = nullptr;
   bool gated = false;
@@ -59,11 +55,11 @@ struct PackedWeight {
   std::int64_t n_panels() const;
   std::int64_t bytes() const;  // of all panels: what one product reads
 };
-std::int64_t panel_bytes(WeightType type, std::int64_t k);  // a multiple of 64
+std::int64_t panel_bytes(DType type, std::int64_t k);  // a multiple of 64
 
 /// Writes one panel from 16 rows [k], null for absent ones: f32 or bf16 (rounded to nearest even).
-void pack_panel(WeightType type, const std::array<const float*, panel_outputs>& rows, std::int64_t k, std::byte* panel);
+void pack_panel(DType type, const std::array<const float*, panel_outputs>& rows, std::int64_t k, std::byte* panel);
 /// int8 and int4, from rows that quantize_row() or a file made; values null for absent rows.
-void pack_panel(WeightType type, const std::array<QuantizedRow, panel_outputs>& rows, std::int64_t k, std::byte* panel);
+void pack_panel(DType type, const std::array<QuantizedRow, panel_outputs>& rows, std::int64_t k, std::byte* panel);
 
 }  // namespace photon

@@ -17,10 +17,10 @@ namespace {
 using testing_support::random_floats;
 
 const std::vector<std::int64_t> row_sizes{1, 2, 15, 31, 32, 33, 52, 416};
-constexpr std::array quantized{WeightType::int8, WeightType::int4};
+constexpr std::array quantized{DType::int8, DType::int4};
 
 struct Row {
-  Row(WeightType t, const std::vector<float>& x)
+  Row(DType t, const std::vector<float>& x)
       : type(t),
         k(std::ssize(x)),
         values(static_cast<std::size_t>(quantized_row_bytes(t, k)), std::byte{0x5a}),
@@ -33,7 +33,7 @@ struct Row {
     return out;
   }
   QuantizedRow view() const { return {values.data(), scales.data()}; }
-  WeightType type;
+  DType type;
   std::int64_t k;
   std::vector<std::byte> values;
   std::vector<bf16> scales;
@@ -45,11 +45,11 @@ double square_error(const std::vector<float>& a, const std::vector<float>& b) {
   return sum;
 }
 
-TEST(WeightType, NamesRoundTripAndOthersAreRefusedWithTheList) {
-  for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
-    EXPECT_EQ(parse_weight_type(to_string(type)), type);
+TEST(DType, NamesRoundTripAndOthersAreRefusedWithTheList) {
+  for (const auto type : {DType::f32, DType::bf16, DType::int8, DType::int4})
+    EXPECT_EQ(parse_dtype(to_string(type)), type);
   try {
-    parse_weight_type("int5");
+    parse_dtype("int5");
     FAIL();
   } catch (const InputError& error) {
     EXPECT_NE(std::string(error.what()).find("'int5'"), std::string::npos);
@@ -60,7 +60,7 @@ TEST(WeightType, NamesRoundTripAndOthersAreRefusedWithTheList) {
 TEST(QuantizeRow, Int8ErrorIsAtMostHalfAStep) {
   for (const auto k : row_sizes) {
     const auto x = random_floats(k, 1, 0.02);
-    const Row row(WeightType::int8, x);
+    const Row row(DType::int8, x);
     const auto back = row.back();
     for (std::size_t i = 0; i < x.size(); ++i) {
       const float scale = to_float(row.scales[i / quant_group]);
@@ -89,18 +89,18 @@ double simple_int4_error(const std::vector<float>& x) {
 
 TEST(QuantizeRow, Int4LeavesLessErrorThanTheSimpleRule) {
   const auto x = random_floats(1664, 2, 0.02);
-  EXPECT_LT(square_error(x, Row(WeightType::int4, x).back()), 0.97 * simple_int4_error(x));
+  EXPECT_LT(square_error(x, Row(DType::int4, x).back()), 0.97 * simple_int4_error(x));
 }
 
 TEST(QuantizeRow, ValuesOnTheGridComeBackExactly) {
   std::vector<float> x;
   for (int i = 0; i < 32; ++i) x.push_back(static_cast<float>(i % 16 - 8) * 0.25f);  // -8 … 7
-  EXPECT_EQ(Row(WeightType::int4, x).back(), x);
+  EXPECT_EQ(Row(DType::int4, x).back(), x);
   for (float& value : x) value = -value;  // 8 … -7: a negative scale
-  EXPECT_EQ(Row(WeightType::int4, x).back(), x);
+  EXPECT_EQ(Row(DType::int4, x).back(), x);
   x.clear();
   for (int i = 0; i < 255; ++i) x.push_back(static_cast<float>(i % 32 == 0 ? 127 : i - 127) * 0.5f);
-  EXPECT_EQ(Row(WeightType::int8, x).back(), x);
+  EXPECT_EQ(Row(DType::int8, x).back(), x);
 }
 
 TEST(QuantizeRow, ZerosAndTheSmallestNumbersStayFinite) {
@@ -126,7 +126,7 @@ TEST(QuantizeRow, AGroupIsRoundedByItself) {
 }
 
 TEST(QuantizeRow, Int4HoldsTwoInputsAByteTheFirstInTheLowHalf) {
-  const Row row(WeightType::int4, {-8, 7, 3});
+  const Row row(DType::int4, {-8, 7, 3});
   ASSERT_EQ(row.values.size(), 2u);
   EXPECT_EQ(to_float(row.scales[0]), 1);
   EXPECT_EQ(row.values[0], std::byte{0xf0});
@@ -136,7 +136,7 @@ TEST(QuantizeRow, Int4HoldsTwoInputsAByteTheFirstInTheLowHalf) {
 // ---- panels: read back by the layout that weights.h documents ----
 
 struct Panel {
-  Panel(WeightType t, std::int64_t inputs)
+  Panel(DType t, std::int64_t inputs)
       : type(t), k(inputs), bytes(static_cast<std::size_t>(panel_bytes(t, inputs)), std::byte{0x5a}) {}
   template <class T>
   T as(std::int64_t index, std::int64_t offset = 0) const {
@@ -147,15 +147,15 @@ struct Panel {
   float at(std::int64_t o, std::int64_t i) const {
     const std::int64_t g = i / 32, in_group = i % 32;
     switch (type) {
-      case WeightType::f32:
+      case DType::f32:
         return as<float>(i * 16 + o);
-      case WeightType::bf16:
+      case DType::bf16:
         return to_float(as<bf16>((i / 2 * 16 + o) * 2 + i % 2));
-      case WeightType::int8: {
+      case DType::int8: {
         const int q = as<std::uint8_t>(((g * 8 + in_group / 4) * 16 + o) * 4 + in_group % 4) - 128;
         return static_cast<float>(q) * to_float(as<bf16>(g * 16 + o, quant_groups(k) * 512));
       }
-      case WeightType::int4: {
+      case DType::int4: {
         const std::int64_t in_half = in_group % 16;
         const int both = as<std::uint8_t>(((g * 4 + in_half / 4) * 16 + o) * 4 + in_half % 4);
         const int q = (in_group < 16 ? both & 15 : both >> 4) - 8;
@@ -164,13 +164,13 @@ struct Panel {
     }
     return NAN;
   }
-  WeightType type;
+  DType type;
   std::int64_t k;
   std::vector<std::byte> bytes;
 };
 
 TEST(PackPanel, EveryInputOfEveryOutputIsWhereTheLayoutSaysAndAbsentOnesAreZero) {
-  for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
+  for (const auto type : {DType::f32, DType::bf16, DType::int8, DType::int4})
     for (const auto k : row_sizes)
       for (const std::size_t n_rows : {1u, 3u, 16u}) {
         std::vector<std::vector<float>> rows;
@@ -179,10 +179,10 @@ TEST(PackPanel, EveryInputOfEveryOutputIsWhereTheLayoutSaysAndAbsentOnesAreZero)
         std::array<QuantizedRow, panel_outputs> views{};
         for (std::size_t o = 0; o < n_rows; ++o) {
           rows.push_back(random_floats(k, o + 1));
-          if (type == WeightType::int8 || type == WeightType::int4) {
+          if (type == DType::int8 || type == DType::int4) {
             rounded.emplace_back(type, rows.back());
             rows.back() = rounded.back().back();
-          } else if (type == WeightType::bf16) {
+          } else if (type == DType::bf16) {
             for (float& value : rows.back()) value = to_float(to_bf16(value));
           }
         }
@@ -195,9 +195,9 @@ TEST(PackPanel, EveryInputOfEveryOutputIsWhereTheLayoutSaysAndAbsentOnesAreZero)
           pack_panel(type, floats, k, panel.bytes.data());
         else
           pack_panel(type, views, k, panel.bytes.data());
-        const std::int64_t padded = type == WeightType::f32    ? k
-                                    : type == WeightType::bf16 ? (k + 1) / 2 * 2
-                                                               : quant_groups(k) * quant_group;
+        const std::int64_t padded = type == DType::f32    ? k
+                                    : type == DType::bf16 ? (k + 1) / 2 * 2
+                                                          : quant_groups(k) * quant_group;
         for (std::int64_t o = 0; o < panel_outputs; ++o)
           for (std::int64_t i = 0; i < padded; ++i) {
             const bool present = static_cast<std::size_t>(o) < n_rows && i < k;
@@ -209,18 +209,18 @@ TEST(PackPanel, EveryInputOfEveryOutputIsWhereTheLayoutSaysAndAbsentOnesAreZero)
 
 TEST(PackPanel, RoundsToBf16) {
   const std::vector<float> row{1.00390625f, 1.01171875f, -1e-40f};  // ties; a denormal
-  Panel panel(WeightType::bf16, 3);
-  pack_panel(WeightType::bf16, std::array<const float*, panel_outputs>{row.data()}, 3, panel.bytes.data());
+  Panel panel(DType::bf16, 3);
+  pack_panel(DType::bf16, std::array<const float*, panel_outputs>{row.data()}, 3, panel.bytes.data());
   for (std::int64_t i = 0; i < 3; ++i) EXPECT_EQ(panel.at(0, i), to_float(to_bf16(row[static_cast<std::size_t>(i)])));
 }
 
 TEST(PackedWeight, CountsPanelsAndBytes) {
-  const PackedWeight plain{.type = WeightType::int8, .outputs = 33, .k = 33};
+  const PackedWeight plain{.type = DType::int8, .outputs = 33, .k = 33};
   EXPECT_EQ(plain.n_panels(), 3);
   EXPECT_EQ(plain.bytes(), 3 * 2 * (512 + 32));
-  const PackedWeight gated{.type = WeightType::f32, .outputs = 40, .k = 5, .gated = true};  // 20 + 20
+  const PackedWeight gated{.type = DType::f32, .outputs = 40, .k = 5, .gated = true};  // 20 + 20
   EXPECT_EQ(gated.n_panels(), 4);
-  for (const auto type : {WeightType::f32, WeightType::bf16, WeightType::int8, WeightType::int4})
+  for (const auto type : {DType::f32, DType::bf16, DType::int8, DType::int4})
     for (const auto k : row_sizes) EXPECT_EQ(panel_bytes(type, k) % 64, 0);
 }
 

@@ -70,7 +70,7 @@ std::int64_t fitting_context(const Model& model, std::int64_t kv_budget_bytes) {
   return fits;
 }
 
-Json kv_json(const Spec& spec, Protocol protocol, KvType kv) {
+Json kv_json(const Spec& spec, Protocol protocol, DType kv) {
   return {{"bytes_per_token", kv_bytes_per_token(spec, protocol, kv)},
           {"bytes_constant", kv_bytes_constant(spec, protocol, kv)}};
 }

@@ -128,7 +128,7 @@ std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l)
 }
 
 // Whole pages of the growing caches after T tokens: with `more` = 0 only those that are full.
-std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv, std::int64_t more) {
+std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, DType kv, std::int64_t more) {
   std::int64_t bytes = 0;
   for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
     const std::int64_t pages = (units_held(spec, l, T) + more) / kv_page_units;
@@ -177,7 +177,7 @@ Parameters count_parameters(const Spec& spec) {
   return count;
 }
 
-std::int64_t kv_bytes_per_position(const StackSpec& stack, KvType kv) {
+std::int64_t kv_bytes_per_position(const StackSpec& stack, DType kv) {
   return stack.n_layers * stack.n_kv_heads * kv_position_bytes(kv, stack.head_dim);
 }
 
@@ -185,7 +185,7 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T) {
   return l == 0 ? T + 1 : T / spec.chunk_tokens(l);
 }
 
-double kv_bytes_per_token(const Spec& spec, Protocol protocol, KvType kv) {
+double kv_bytes_per_token(const Spec& spec, Protocol protocol, DType kv) {
   double bytes = 0;
   for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
     if (grows(s)) bytes += real(kv_bytes_per_position(s, kv)) / unit_tokens(spec, l);
@@ -193,7 +193,7 @@ double kv_bytes_per_token(const Spec& spec, Protocol protocol, KvType kv) {
   return bytes;
 }
 
-std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv) {
+std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, DType kv) {
   std::int64_t bytes = 0;
   for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t) {
     bytes += s.span.size * kv_bytes_per_position(s, kv);  // a global span has no size
@@ -207,16 +207,16 @@ std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv) {
   return bytes;
 }
 
-std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
+std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, DType kv) {
   return kv_bytes_constant(spec, protocol, kv) + paged_bytes(spec, protocol, T, kv, kv_page_units - 1);
 }
 
-std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
+std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, DType kv) {
   return paged_bytes(spec, protocol, T, kv, 0);
 }
 
 std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t n_prompt, std::int64_t n_tokens,
-                              std::int64_t n_continuations, KvType kv) {
+                              std::int64_t n_continuations, DType kv) {
   using enum Protocol;
   const std::int64_t shared = kv_bytes_filled(spec, hiergen, n_prompt, kv);
   std::int64_t each = kv_bytes_allocated(spec, hiergen, n_prompt + n_tokens, kv);
@@ -235,7 +235,7 @@ std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t 
   return own > (most - shared) / n_continuations ? most : shared + own * n_continuations;
 }
 
-KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv) {
+KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, DType kv) {
   KvRead read;
   for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
     const double rows = 1 / unit_tokens(spec, l);  // per token

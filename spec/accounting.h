@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "base/kv_type.h"
+#include "base/dtype.h"
 #include "spec/spec.h"
 
 namespace photon {
@@ -40,7 +40,7 @@ inline constexpr std::int64_t max_context = std::int64_t{1} << 26;
 inline constexpr std::int64_t kv_page_units = 16;
 
 /// Bytes of one cache position of a stack: keys and values of all its layers.
-std::int64_t kv_bytes_per_position(const StackSpec& stack, KvType kv);
+std::int64_t kv_bytes_per_position(const StackSpec& stack, DType kv);
 
 /// Units of level l that are held after T tokens: T / C_≤l complete ones.  For the vanilla model (l = 0): the trunk's
 /// positions, T + 1 with the bos that it prepends.
@@ -48,25 +48,25 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T);
 
 /// Growth per token of context, without page rounding: Σ kv(stack)/C_≤l over the growing caches that the protocol
 /// keeps.
-double kv_bytes_per_token(const Spec& spec, Protocol protocol, KvType kv);
+double kv_bytes_per_token(const Spec& spec, Protocol protocol, DType kv);
 
 /// Bytes of the caches that do not grow: bounded encoders, a trunk with a window, and decoders.  recgen keeps no
 /// encoder below the top, and one cache for each of the ∏_{k>l} C_k rows that a `chunk` decoder of level l runs at
 /// once.
-std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, KvType kv);
+std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, DType kv);
 
 /// What one sequence of T tokens allocates: the constant bytes and whole pages of every growing cache.
-std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv);
+std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, DType kv);
 
 /// Of these, the pages that T tokens fill: nobody writes into them any more, so sequences that begin with these tokens
 /// share them.
-std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv);
+std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, DType kv);
 
 /// The most that n continuations of a prompt hold at any moment: filled pages of the prompt once, everything else each
 /// for itself.  recgen: with the pages of the lower encoders, which consume the prompt until recgen begins.  Where the
 /// number does not fit into int64, the largest there is.
 std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t n_prompt, std::int64_t n_tokens,
-                              std::int64_t n_continuations, KvType kv);
+                              std::int64_t n_continuations, DType kv);
 
 /// KV bytes read per generated token at context T, mean over a top-level group.
 struct KvRead {
@@ -74,7 +74,7 @@ struct KvRead {
   double bounded = 0;  // the other caches; each row reads the positions that its span shows it, itself included
   double total() const { return growing + bounded; }
 };
-KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, KvType kv);
+KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, DType kv);
 
 // ---- work ----
 

@@ -48,19 +48,19 @@ TEST(Accounting, ReproducesTheReferenceTable) {
   EXPECT_EQ(count_parameters(block_transformer).total, 582'751'104);
   EXPECT_EQ(count_parameters(photon).total, 604'905'600);
 
-  EXPECT_EQ(kv_bytes_per_token(vanilla, hiergen, KvType::bf16), 106'496);
-  EXPECT_EQ(kv_bytes_per_token(block_transformer, hiergen, KvType::bf16), 13'312);
-  EXPECT_EQ(kv_bytes_per_token(photon, hiergen, KvType::bf16), 8'320);
-  EXPECT_EQ(kv_bytes_per_token(photon, recgen, KvType::bf16), 1'664);
+  EXPECT_EQ(kv_bytes_per_token(vanilla, hiergen, DType::bf16), 106'496);
+  EXPECT_EQ(kv_bytes_per_token(block_transformer, hiergen, DType::bf16), 13'312);
+  EXPECT_EQ(kv_bytes_per_token(photon, hiergen, DType::bf16), 8'320);
+  EXPECT_EQ(kv_bytes_per_token(photon, recgen, DType::bf16), 1'664);
   EXPECT_EQ(106'496 / 13'312.0, 8);
   EXPECT_EQ(106'496 / 8'320.0, 12.8);
   EXPECT_EQ(106'496 / 1'664.0, 64);
 
   const std::int64_t T = 2048;
-  const double read = kv_bytes_read(vanilla, hiergen, T, KvType::bf16).growing;
-  const double block_read = kv_bytes_read(block_transformer, hiergen, T, KvType::bf16).growing;
-  const double hiergen_read = kv_bytes_read(photon, hiergen, T, KvType::bf16).growing;
-  const double recgen_read = kv_bytes_read(photon, recgen, T, KvType::bf16).growing;
+  const double read = kv_bytes_read(vanilla, hiergen, T, DType::bf16).growing;
+  const double block_read = kv_bytes_read(block_transformer, hiergen, T, DType::bf16).growing;
+  const double hiergen_read = kv_bytes_read(photon, hiergen, T, DType::bf16).growing;
+  const double recgen_read = kv_bytes_read(photon, recgen, T, DType::bf16).growing;
   EXPECT_EQ(read, 218'103'808);
   EXPECT_EQ(block_read, 6'815'744);
   EXPECT_EQ(hiergen_read, 3'620'864);
@@ -224,33 +224,33 @@ TEST(Accounting, CachesOfAKnownModelToTheByte) {
   // Bytes a position in f32: 8·layers·kv_heads·head_dim.
   const std::int64_t enc_1 = 8 * 1 * 2 * 5, enc_2 = 8 * 2 * 3 * 3, enc_3 = 8 * 3 * 1 * 7;
   const std::int64_t dec_1 = 8 * 2 * 1 * 52, dec_2 = 8 * 1 * 2 * 5, dec_3 = 8 * 1 * 2 * 4;
-  EXPECT_EQ(kv_bytes_constant(spec, hiergen, KvType::f32), 6 * enc_1 + 4 * dec_1 + 8 * dec_2 + 2 * dec_3);
-  EXPECT_EQ(kv_bytes_constant(spec, recgen, KvType::f32), 10 * 4 * dec_1 + 2 * 8 * dec_2 + 2 * dec_3);
+  EXPECT_EQ(kv_bytes_constant(spec, hiergen, DType::f32), 6 * enc_1 + 4 * dec_1 + 8 * dec_2 + 2 * dec_3);
+  EXPECT_EQ(kv_bytes_constant(spec, recgen, DType::f32), 10 * 4 * dec_1 + 2 * 8 * dec_2 + 2 * dec_3);
   // 489 tokens are 32 units of level 2, two whole pages, and 16 of level 3; 495 and 510 begin a further page.
   EXPECT_EQ(units_held(spec, 2, 489), 32);
-  EXPECT_EQ(kv_bytes_allocated(spec, hiergen, 489, KvType::f32),
-            kv_bytes_constant(spec, hiergen, KvType::f32) + 32 * enc_2 + 16 * enc_3);
-  EXPECT_EQ(kv_bytes_allocated(spec, hiergen, 495, KvType::f32),
-            kv_bytes_constant(spec, hiergen, KvType::f32) + 48 * enc_2 + 16 * enc_3);
-  EXPECT_EQ(kv_bytes_allocated(spec, recgen, 510, KvType::f32),
-            kv_bytes_constant(spec, recgen, KvType::f32) + 32 * enc_3);
-  EXPECT_EQ(kv_bytes_allocated(spec, recgen, 0, KvType::f32), kv_bytes_constant(spec, recgen, KvType::f32));
-  EXPECT_EQ(kv_bytes_allocated(spec, hiergen, 495, KvType::bf16) * 2,
-            kv_bytes_allocated(spec, hiergen, 495, KvType::f32));
+  EXPECT_EQ(kv_bytes_allocated(spec, hiergen, 489, DType::f32),
+            kv_bytes_constant(spec, hiergen, DType::f32) + 32 * enc_2 + 16 * enc_3);
+  EXPECT_EQ(kv_bytes_allocated(spec, hiergen, 495, DType::f32),
+            kv_bytes_constant(spec, hiergen, DType::f32) + 48 * enc_2 + 16 * enc_3);
+  EXPECT_EQ(kv_bytes_allocated(spec, recgen, 510, DType::f32),
+            kv_bytes_constant(spec, recgen, DType::f32) + 32 * enc_3);
+  EXPECT_EQ(kv_bytes_allocated(spec, recgen, 0, DType::f32), kv_bytes_constant(spec, recgen, DType::f32));
+  EXPECT_EQ(kv_bytes_allocated(spec, hiergen, 495, DType::bf16) * 2,
+            kv_bytes_allocated(spec, hiergen, 495, DType::f32));
 
   const Spec streams = odd_spec({block, 5}, {block, 2}, {stream, 11});
-  EXPECT_EQ(kv_bytes_constant(streams, hiergen, KvType::f32), 5 * enc_1 + 2 * enc_2 + 11 * (dec_1 + dec_2 + dec_3));
-  EXPECT_EQ(kv_bytes_constant(streams, recgen, KvType::f32), 11 * (dec_1 + dec_2 + dec_3));
+  EXPECT_EQ(kv_bytes_constant(streams, hiergen, DType::f32), 5 * enc_1 + 2 * enc_2 + 11 * (dec_1 + dec_2 + dec_3));
+  EXPECT_EQ(kv_bytes_constant(streams, recgen, DType::f32), 11 * (dec_1 + dec_2 + dec_3));
 
   const Spec vanilla = config("vanilla-8m");  // the bos takes a position
-  EXPECT_EQ(kv_bytes_allocated(vanilla, hiergen, 15, KvType::bf16), 16 * 8192);
-  EXPECT_EQ(kv_bytes_allocated(vanilla, hiergen, 16, KvType::bf16), 32 * 8192);
+  EXPECT_EQ(kv_bytes_allocated(vanilla, hiergen, 15, DType::bf16), 16 * 8192);
+  EXPECT_EQ(kv_bytes_allocated(vanilla, hiergen, 16, DType::bf16), 32 * 8192);
   const Spec windowed = windowed_vanilla(50);  // a ring, whole from the start
-  EXPECT_EQ(kv_bytes_per_token(windowed, hiergen, KvType::bf16), 0);
+  EXPECT_EQ(kv_bytes_per_token(windowed, hiergen, DType::bf16), 0);
   for (const std::int64_t T : {0, 49, 50, 5000}) {
-    EXPECT_EQ(kv_bytes_allocated(windowed, hiergen, T, KvType::bf16), 50 * 8192);
-    EXPECT_EQ(kv_bytes_filled(windowed, hiergen, T, KvType::bf16), 0);
-    EXPECT_EQ(kv_bytes_read(windowed, hiergen, T, KvType::bf16).total(),
+    EXPECT_EQ(kv_bytes_allocated(windowed, hiergen, T, DType::bf16), 50 * 8192);
+    EXPECT_EQ(kv_bytes_filled(windowed, hiergen, T, DType::bf16), 0);
+    EXPECT_EQ(kv_bytes_read(windowed, hiergen, T, DType::bf16).total(),
               static_cast<double>(std::min<std::int64_t>(T, 50)) * 8192);
   }
 }
@@ -258,15 +258,15 @@ TEST(Accounting, CachesOfAKnownModelToTheByte) {
 TEST(Accounting, ContinuationsShareWhatTheirPromptHasFilled) {
   const Spec spec = odd_spec({window, 6}, {global, 0}, {chunk, 0});
   const std::int64_t enc_2 = 8 * 2 * 3 * 3, enc_3 = 8 * 3 * 1 * 7;
-  const std::int64_t exact = kv_bytes_constant(spec, hiergen, KvType::f32);
-  const std::int64_t recursive = kv_bytes_constant(spec, recgen, KvType::f32);
-  EXPECT_EQ(kv_bytes_filled(spec, hiergen, 479, KvType::f32), 16 * enc_2);  // 31 units of level 2, 15 of level 3
-  EXPECT_EQ(kv_bytes_filled(spec, hiergen, 480, KvType::f32), 32 * enc_2 + 16 * enc_3);
-  EXPECT_EQ(kv_bytes_filled(spec, recgen, 480, KvType::f32), 16 * enc_3);
+  const std::int64_t exact = kv_bytes_constant(spec, hiergen, DType::f32);
+  const std::int64_t recursive = kv_bytes_constant(spec, recgen, DType::f32);
+  EXPECT_EQ(kv_bytes_filled(spec, hiergen, 479, DType::f32), 16 * enc_2);  // 31 units of level 2, 15 of level 3
+  EXPECT_EQ(kv_bytes_filled(spec, hiergen, 480, DType::f32), 32 * enc_2 + 16 * enc_3);
+  EXPECT_EQ(kv_bytes_filled(spec, recgen, 480, DType::f32), 16 * enc_3);
   const auto at_most = [&](Protocol protocol, std::int64_t n_prompt, std::int64_t n_tokens, std::int64_t n) {
-    return kv_bytes_at_most(spec, protocol, n_prompt, n_tokens, n, KvType::f32);
+    return kv_bytes_at_most(spec, protocol, n_prompt, n_tokens, n, DType::f32);
   };
-  EXPECT_EQ(at_most(hiergen, 479, 16, 1), kv_bytes_allocated(spec, hiergen, 495, KvType::f32));
+  EXPECT_EQ(at_most(hiergen, 479, 16, 1), kv_bytes_allocated(spec, hiergen, 495, DType::f32));
   // 33 units of level 2, 16 of level 3: each has its own last page, and of the prompt's the one that was not full.
   EXPECT_EQ(at_most(hiergen, 479, 16, 5), 16 * enc_2 + 5 * (exact + 32 * enc_2 + 16 * enc_3));
   // Tokens 480 … 510 are whole groups; level 2 goes on to 480 only.
@@ -277,18 +277,18 @@ TEST(Accounting, ContinuationsShareWhatTheirPromptHasFilled) {
 TEST(Accounting, AllocationGrowsWithTheContextAndNeverByMoreThanAPageAStack) {
   for (const Spec& spec : odd_specs())
     for (const Protocol protocol : {hiergen, recgen}) {
-      const auto constant = static_cast<double>(kv_bytes_constant(spec, protocol, KvType::bf16));
+      const auto constant = static_cast<double>(kv_bytes_constant(spec, protocol, DType::bf16));
       std::int64_t before = 0;
       for (std::int64_t T = 0; T < 1000; T += 7) {
-        const std::int64_t now = kv_bytes_allocated(spec, protocol, T, KvType::bf16);
+        const std::int64_t now = kv_bytes_allocated(spec, protocol, T, DType::bf16);
         EXPECT_GE(now, before);
         before = now;
-        const double used = constant + kv_bytes_per_token(spec, protocol, KvType::bf16) * static_cast<double>(T);
+        const double used = constant + kv_bytes_per_token(spec, protocol, DType::bf16) * static_cast<double>(T);
         double page = 0;
         if (spec.trunk)
-          page += static_cast<double>((kv_page_units + 1) * kv_bytes_per_position(*spec.trunk, KvType::bf16));
+          page += static_cast<double>((kv_page_units + 1) * kv_bytes_per_position(*spec.trunk, DType::bf16));
         for (std::int64_t l = 1; l <= spec.n_levels(); ++l)
-          page += static_cast<double>(kv_page_units * kv_bytes_per_position(spec.level(l).encoder, KvType::bf16));
+          page += static_cast<double>(kv_page_units * kv_bytes_per_position(spec.level(l).encoder, DType::bf16));
         EXPECT_NEAR(static_cast<double>(now), used, page) << T;
       }
     }
@@ -304,23 +304,23 @@ TEST(Accounting, TheLargestCachesStayWithinInt64) {
     if (&level != &spec.levels.back()) level.encoder.span = {window, 1 << 24};
   }
   ASSERT_EQ(problems(spec), std::vector<std::string>{});
-  EXPECT_GT(kv_bytes_allocated(spec, hiergen, max_context, KvType::f32), 7 * (std::int64_t{1} << 57));  // seven windows
-  EXPECT_GT(kv_bytes_allocated(spec, recgen, max_context, KvType::f32), std::int64_t{1} << 57);  // thousands of chunks
+  EXPECT_GT(kv_bytes_allocated(spec, hiergen, max_context, DType::f32), 7 * (std::int64_t{1} << 57));  // seven windows
+  EXPECT_GT(kv_bytes_allocated(spec, recgen, max_context, DType::f32), std::int64_t{1} << 57);  // thousands of chunks
   const Spec vanilla = matching_vanilla(spec);
   EXPECT_EQ(vanilla.trunk->n_layers, max_layers);
-  EXPECT_EQ(static_cast<double>(kv_bytes_allocated(vanilla, hiergen, max_context - 1, KvType::f32)), 0x1p26 * 0x1p33);
+  EXPECT_EQ(static_cast<double>(kv_bytes_allocated(vanilla, hiergen, max_context - 1, DType::f32)), 0x1p26 * 0x1p33);
 }
 
 TEST(Accounting, RecgenNeverCostsMoreThanHiergenExceptInConstantMemory) {
   for (const Spec& spec : odd_specs()) {
     const std::int64_t T = 3000;
-    EXPECT_LE(kv_bytes_per_token(spec, recgen, KvType::bf16), kv_bytes_per_token(spec, hiergen, KvType::bf16));
-    EXPECT_LE(kv_bytes_read(spec, recgen, T, KvType::bf16).total(),
-              kv_bytes_read(spec, hiergen, T, KvType::bf16).total());
+    EXPECT_LE(kv_bytes_per_token(spec, recgen, DType::bf16), kv_bytes_per_token(spec, hiergen, DType::bf16));
+    EXPECT_LE(kv_bytes_read(spec, recgen, T, DType::bf16).total(),
+              kv_bytes_read(spec, hiergen, T, DType::bf16).total());
     EXPECT_LE(weights_read_per_token(spec, recgen), weights_read_per_token(spec, hiergen));
     EXPECT_LE(decode_flops(spec, recgen, T).total(), decode_flops(spec, hiergen, T).total());
     if (spec.n_levels() <= 1) {  // where the two are one
-      EXPECT_EQ(kv_bytes_allocated(spec, recgen, T, KvType::bf16), kv_bytes_allocated(spec, hiergen, T, KvType::bf16));
+      EXPECT_EQ(kv_bytes_allocated(spec, recgen, T, DType::bf16), kv_bytes_allocated(spec, hiergen, T, DType::bf16));
       EXPECT_EQ(weights_read_per_token(spec, recgen), weights_read_per_token(spec, hiergen));
     }
   }
@@ -328,11 +328,11 @@ TEST(Accounting, RecgenNeverCostsMoreThanHiergenExceptInConstantMemory) {
 
 TEST(Accounting, BoundedSpansBelowTheTopGiveHiergenTheMemoryGrowthOfRecgen) {
   const Spec bounded = odd_spec({window, 6}, {block, 5}, {stream, 11});
-  EXPECT_EQ(kv_bytes_per_token(bounded, hiergen, KvType::bf16), kv_bytes_per_token(bounded, recgen, KvType::bf16));
-  EXPECT_EQ(kv_bytes_read(bounded, hiergen, 9000, KvType::bf16).growing,
-            kv_bytes_read(bounded, recgen, 9000, KvType::bf16).growing);
-  EXPECT_EQ(kv_bytes_read(bounded, hiergen, 9000, KvType::bf16).bounded,
-            kv_bytes_read(bounded, hiergen, 90000, KvType::bf16).bounded);
+  EXPECT_EQ(kv_bytes_per_token(bounded, hiergen, DType::bf16), kv_bytes_per_token(bounded, recgen, DType::bf16));
+  EXPECT_EQ(kv_bytes_read(bounded, hiergen, 9000, DType::bf16).growing,
+            kv_bytes_read(bounded, recgen, 9000, DType::bf16).growing);
+  EXPECT_EQ(kv_bytes_read(bounded, hiergen, 9000, DType::bf16).bounded,
+            kv_bytes_read(bounded, hiergen, 90000, DType::bf16).bounded);
 }
 
 TEST(Accounting, ProtocolsParseAsTheyPrint) {

@@ -87,7 +87,7 @@ void save_tensors(const fs::path& path, const std::vector<std::pair<std::string,
   std::vector<TensorToWrite> files;
   for (const auto& [name, tensor] : tensors) {
     on_cpu.push_back(tensor.detach().cpu().contiguous());
-    files.push_back({name, DType::f32, tensor.sizes().vec(), bytes_of(on_cpu.back())});
+    files.push_back({name, StoredType::f32, tensor.sizes().vec(), bytes_of(on_cpu.back())});
   }
   write_safetensors(path, std::move(files));
 }
@@ -100,7 +100,7 @@ void load_tensors(const fs::path& path, const std::vector<std::pair<std::string,
   torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : tensors) {
     const TensorView& stored = file.at(name);
-    if (stored.dtype != DType::f32 || stored.shape != tensor.sizes().vec())
+    if (stored.dtype != StoredType::f32 || stored.shape != tensor.sizes().vec())
       throw WeightsError(fmt::format("{}: '{}' has another dtype or shape than in this model", path.string(), name));
     torch::Tensor values = torch::empty(tensor.sizes());
     std::memcpy(values.data_ptr(), stored.bytes.data(), stored.bytes.size());

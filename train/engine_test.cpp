@@ -71,7 +71,8 @@ TEST_P(EngineOf, EngineLogProbabilitiesAreTheLoss) {
 
 TEST_P(EngineOf, EngineLoadsWhatTrainingSaves) {
   const Photon trained(spec(), {.seed = 5, .shake = true});
-  save_model_folder(trained, folder.path(), DType::f32);  // over the folder of TestModel, whose weights are the same
+  save_model_folder(trained, folder.path(),
+                    DType::f32);  // over the folder of TestModel, whose weights are the same
   const auto tokens = random_tokens(20, spec().vocab_size, 3);
   const auto first = TestModel(spec(), 5);
   EXPECT_EQ(Engine(folder.path()).score(tokens).logprobs, Engine(first.path()).score(tokens).logprobs);

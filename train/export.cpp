@@ -9,7 +9,7 @@ namespace photon {
 
 void save_model_folder(const Photon& model, const std::filesystem::path& folder, DType dtype) {
   if (dtype != DType::f32 && dtype != DType::bf16)
-    throw InputError(fmt::format("a model folder holds F32 or BF16 weights, not {}", to_string(dtype)));
+    throw InputError(fmt::format("a model folder holds f32 or bf16 weights, not {}", to_string(dtype)));
   torch::NoGradGuard no_grad;
   const auto torch_dtype = dtype == DType::f32 ? torch::kFloat32 : torch::kBFloat16;
   std::vector<torch::Tensor> converted;  // alive while their bytes are written
@@ -17,7 +17,7 @@ void save_model_folder(const Photon& model, const std::filesystem::path& folder,
   for (const auto& [name, weight] : model.weights()) {
     converted.push_back(weight.to(torch::kCPU, torch_dtype).contiguous());
     const auto* bytes = static_cast<const std::byte*>(converted.back().data_ptr());
-    files.push_back({name, dtype, weight.sizes().vec(), {bytes, converted.back().nbytes()}});
+    files.push_back({name, stored_type(dtype), weight.sizes().vec(), {bytes, converted.back().nbytes()}});
   }
   std::filesystem::create_directories(folder);
   write_safetensors(folder / "model.safetensors", std::move(files), {{"format", "photon-lm"}});

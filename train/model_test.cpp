@@ -111,7 +111,7 @@ TEST(Export, RefusesAnotherModelsFolder) {
   save_model_folder(Photon(zoo[0].spec), folder, DType::f32);
   Photon other(zoo[1].spec);
   EXPECT_THROW(load_weights(other, folder), WeightsError);
-  EXPECT_THROW(save_model_folder(other, folder, DType::f16), InputError);
+  EXPECT_THROW(save_model_folder(other, folder, DType::int8), InputError);
   std::filesystem::remove_all(folder);
 }
 

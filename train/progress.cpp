@@ -34,9 +34,8 @@ double measure_peak_flops(const ComputeRecipe& compute) {
   torch::NoGradGuard no_grad;
   const bool cuda = compute.device == Device::cuda;
   const std::int64_t n = cuda ? 4096 : 1024;
-  const auto options =
-      torch::TensorOptions(compute.precision == ComputePrecision::bf16 ? torch::kBFloat16 : torch::kFloat32)
-          .device(cuda ? torch::kCUDA : torch::kCPU);
+  const auto options = torch::TensorOptions(compute.precision == DType::bf16 ? torch::kBFloat16 : torch::kFloat32)
+                           .device(cuda ? torch::kCUDA : torch::kCPU);
   const torch::Tensor a = torch::ones({n, n}, options), b = torch::ones({n, n}, options);
   const auto finish = [&](const torch::Tensor& c) { return c.view(-1)[0].item<double>(); };  // waits for the GPU
   finish(torch::mm(a, b));

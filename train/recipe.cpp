@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
 #include <toml++/toml.h>
 
 #include <cmath>
@@ -74,7 +75,7 @@ void each_key(AnyRecipe& r, Visit&& visit) {
   visit(Key{.name = "schedule.decay_fraction", .meaning = "wsd: share of all steps that decays", .max = 1},
         r.schedule.decay_fraction);
   visit(Key{.name = "loss.alpha", .meaning = "weight of the reconstruction loss"}, r.loss.alpha);
-  visit(Key{.name = "compute.precision", .meaning = "of the forward and backward pass (weights stay fp32)"},
+  visit(Key{.name = "compute.precision", .meaning = "of the forward and backward pass (weights stay f32)"},
         r.compute.precision);
   visit(Key{.name = "compute.device", .meaning = "where to train"}, r.compute.device);
   visit(Key{.name = "compute.threads", .meaning = "CPU threads (0 = all usable)", .max = 4096}, r.compute.threads);
@@ -83,7 +84,7 @@ void each_key(AnyRecipe& r, Visit&& visit) {
 template <class Enum>
 constexpr auto choices() {
   if constexpr (std::is_same_v<Enum, ScheduleKind>) return std::array{"cosine", "wsd"};
-  if constexpr (std::is_same_v<Enum, ComputePrecision>) return std::array{"bf16", "fp32"};
+  if constexpr (std::is_same_v<Enum, DType>) return std::array{"f32", "bf16"};  // those of arithmetic
   if constexpr (std::is_same_v<Enum, Device>) return std::array{"cpu", "cuda"};
 }
 
@@ -137,6 +138,10 @@ class Reader {
     const toml::node* node = find(key);
     std::string word;
     if (node == nullptr || !read(*node, key, word)) return;
+    if (std::is_same_v<Enum, DType> && word == "fp32") {
+      spdlog::info("{}: fp32 is written f32 now", place(key.name, *node));
+      word = "f32";
+    }
     constexpr auto names = choices<Enum>();
     const auto found = std::find(names.begin(), names.end(), word);
     if (found == names.end())

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/dtype.h"
 #include "spec/spec.h"
 
 namespace photon {
@@ -22,7 +23,6 @@ struct ValidSource {  // one held-out shard
   bool operator==(const ValidSource&) const = default;
 };
 enum class ScheduleKind { cosine, wsd };
-enum class ComputePrecision { bf16, fp32 };
 enum class Device { cpu, cuda };
 
 struct DataRecipe {
@@ -53,7 +53,7 @@ struct LossRecipe {
   double alpha = 0.0;  // weight of the reconstruction term, docs/architecture.md §2
 };
 struct ComputeRecipe {
-  ComputePrecision precision = ComputePrecision::bf16;
+  DType precision = DType::bf16;  // or f32
   Device device = Device::cpu;
   std::int64_t threads = 0;  // 0 = every CPU that this process may use; resolved when the recipe is read
 };

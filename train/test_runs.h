@@ -53,7 +53,7 @@ inline Recipe tiny_recipe(const TemporaryFolder& folder) {
   recipe.batch = {.sequences = 2, .tokens = 8, .accumulate = 3};
   recipe.optimizer.lr = 1e-2;
   recipe.schedule.warmup_steps = 3;
-  recipe.compute = {.precision = ComputePrecision::fp32, .device = Device::cpu, .threads = 1};
+  recipe.compute = {.precision = DType::f32, .device = Device::cpu, .threads = 1};
   return recipe;
 }
 

@@ -59,7 +59,7 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
   model_ = std::make_shared<Photon>(
       recipe_.model, InitOptions{.seed = static_cast<std::uint64_t>(recipe_.run.seed), .scale_residual = true});
   model_->to(device_);
-  model_->set_compute_dtype(recipe_.compute.precision == ComputePrecision::bf16 ? torch::kBFloat16 : torch::kFloat32);
+  model_->set_compute_dtype(recipe_.compute.precision == DType::bf16 ? torch::kBFloat16 : torch::kFloat32);
   optimizer_.emplace(*model_, recipe_.optimizer);
   mixture_.emplace(data_.train, recipe_);
   state_.data = mixture_->position();
@@ -106,8 +106,7 @@ void Trainer::write_header() {
   const json machine = machine_record(recipe_.compute);
   spdlog::info("{} parameters, {}, {} threads, LibTorch {}, peak {:.0f} GFLOP/s in {}",
                count_parameters(recipe_.model).total, machine["cpu"].get<std::string>(), recipe_.compute.threads,
-               machine["torch"].get<std::string>(), peak_flops_ * 1e-9,
-               recipe_.compute.precision == ComputePrecision::bf16 ? "bf16" : "fp32");
+               machine["torch"].get<std::string>(), peak_flops_ * 1e-9, to_string(recipe_.compute.precision));
   if (!log_->empty()) {
     log_->append(
         {{"resumed", {{"step", state_.step}, {"machine", machine}, {"commit", commit()}, {"peak_flops", peak_flops_}}},
@@ -153,7 +152,7 @@ bool Trainer::train_step() {
     if (!std::isfinite(total))
       throw Error(
           fmt::format("step {}: the loss is {}; weights and checkpoints are those of step {}. Try a lower "
-                      "optimizer.lr, or compute.precision=fp32",
+                      "optimizer.lr, or compute.precision=f32",
                       step, total, state_.step));
     loss_sum += token_loss;
     (accumulate == 1 ? loss.total : loss.total / static_cast<double>(accumulate)).backward();
@@ -162,7 +161,7 @@ bool Trainer::train_step() {
   if (!std::isfinite(grad_norm))
     throw Error(
         fmt::format("step {}: the gradient norm is {} at loss {:.4f}; weights and checkpoints are those of step "
-                    "{}. Try a lower optimizer.lr, or compute.precision=fp32",
+                    "{}. Try a lower optimizer.lr, or compute.precision=f32",
                     step, grad_norm, loss_sum / static_cast<double>(accumulate), state_.step));
   const double lr = learning_rate(recipe_, step), clip = recipe_.optimizer.clip;
   optimizer_->step(lr, clip > 0 && grad_norm > clip ? clip / grad_norm : 1.0);
@@ -256,7 +255,7 @@ void Trainer::draw() {
 fs::path Trainer::write_model(const char* name) {
   const fs::path folder = recipe_.run.out / name;
   fs::remove_all(folder);
-  save_model_folder(*model_, folder, recipe_.compute.precision == ComputePrecision::bf16 ? DType::bf16 : DType::f32);
+  save_model_folder(*model_, folder, recipe_.compute.precision);
   if (!recipe_.data.tokenizer.empty()) write_atomically(folder / "tokenizer.model", read_text(recipe_.data.tokenizer));
   return folder;
 }

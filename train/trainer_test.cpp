@@ -65,11 +65,11 @@ class Runs : public testing::Test {
 };
 
 TEST_F(Runs, TwoHundredStepsEqualOneHundredAndResumeInEveryWeightAndLoss) {
-  for (const ComputePrecision precision : {ComputePrecision::fp32, ComputePrecision::bf16}) {
+  for (const DType precision : {DType::f32, DType::bf16}) {
     base.run.steps = 200;
     base.run.eval_every = 40, base.run.checkpoint_every = 40;
     base.compute.precision = precision;
-    const std::string name = precision == ComputePrecision::fp32 ? "fp32" : "bf16";
+    const std::string name = std::string(to_string(precision));
     ASSERT_EQ(Trainer(run_in(name)).run(), Outcome::finished);
     // Interrupted in the second of the three forward passes of step 101, then in the third of step 140.
     const Recipe parts = run_in(name + "-parts");

@@ -60,16 +60,16 @@ class Header {
 };
 
 std::uint64_t bytes_in_file(const GgufTensor& tensor) {
-  return static_cast<std::uint64_t>(tensor.source.elements() * size_of(tensor.dtype));
+  return static_cast<std::uint64_t>(tensor.source.elements() * size_of(stored_type(tensor.dtype)));
 }
 
 // What keeps a tensor from being written; empty if nothing does.
 std::string problem(const GgufTensor& tensor) {
-  const auto is_float = [](DType dtype) { return dtype == DType::f32 || dtype == DType::bf16; };
+  const auto is_float = [](StoredType dtype) { return dtype == StoredType::f32 || dtype == StoredType::bf16; };
   const auto& shape = tensor.source.shape;
   if (tensor.name.size() >= longest_tensor_name)
     return fmt::format("the name is longer than {} bytes", longest_tensor_name - 1);
-  if (!is_float(tensor.dtype) || !is_float(tensor.source.dtype)) return "F32 or BF16 is wanted";
+  if (!is_float(stored_type(tensor.dtype)) || !is_float(tensor.source.dtype)) return "F32 or BF16 is wanted";
   if (shape.empty() || shape.size() > 2) return fmt::format("{} is neither a vector nor a matrix", to_string(shape));
   if (tensor.row_order.empty()) return {};
   std::vector<std::int64_t> rows(static_cast<std::size_t>(shape[0])), order = tensor.row_order;
@@ -81,7 +81,7 @@ std::string problem(const GgufTensor& tensor) {
 // source in the dtype of the file.
 std::vector<std::byte> converted(const TensorView& source, DType dtype) {
   const std::vector<float> values = to_floats(source);
-  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(dtype)));
+  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(stored_type(dtype))));
   for (std::size_t i = 0; i < values.size(); ++i) {
     const bf16 rounded = to_bf16(values[i]);
     if (dtype == DType::bf16)
@@ -95,12 +95,12 @@ std::vector<std::byte> converted(const TensorView& source, DType dtype) {
 void write_tensor(FileWriter& out, const GgufTensor& tensor) {
   const TensorView& source = tensor.source;
   const auto write = [&](const TensorView& part) {
-    if (part.dtype == tensor.dtype)
+    if (part.dtype == stored_type(tensor.dtype))
       out.write(part.bytes);
     else
       out.write(converted(part, tensor.dtype));
   };
-  if (tensor.row_order.empty() && source.dtype == tensor.dtype) {
+  if (tensor.row_order.empty() && source.dtype == stored_type(tensor.dtype)) {
     write(source);
   } else {
     const std::int64_t rows = source.shape.size() == 2 ? source.shape[0] : 1;

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "weights/quantized.h"
 #include "weights/safetensors.h"
 
 namespace photon {

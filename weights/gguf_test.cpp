@@ -237,15 +237,16 @@ TEST_F(Gguf, ModelsThatTheArchitectureCannotHoldAreRefused) {
 
 TEST_F(Gguf, WhatTheWriterCannotHoldIsRefusedAndNothingIsWritten) {
   const std::vector<float> values(6);
-  const TensorView matrix{DType::f32, {2, 3}, std::as_bytes(std::span(values))};
+  const TensorView matrix{StoredType::f32, {2, 3}, std::as_bytes(std::span(values))};
   const auto refusal_of = [&](const GgufTensor& tensor) { return refusal({}, {tensor}); };
   EXPECT_NE(refusal({{"a", true}, {"a", false}}, {}).find("key 'a' occurs twice"), std::string::npos);
   EXPECT_NE(refusal({}, {{"t", DType::f32, matrix}, {"t", DType::f32, matrix}}).find("'t': the name is taken"),
             std::string::npos);
   EXPECT_NE(refusal_of({std::string(64, 't'), DType::f32, matrix}).find("longer than 63 bytes"), std::string::npos);
-  EXPECT_NE(refusal_of({"t", DType::f16, matrix}).find("F32 or BF16"), std::string::npos);
-  EXPECT_NE(refusal_of({"t", DType::f32, {DType::f32, {1, 2, 3}, matrix.bytes}}).find("neither a vector nor a matrix"),
-            std::string::npos);
+  EXPECT_NE(refusal_of({"t", DType::int8, matrix}).find("F32 or BF16"), std::string::npos);
+  EXPECT_NE(
+      refusal_of({"t", DType::f32, {StoredType::f32, {1, 2, 3}, matrix.bytes}}).find("neither a vector nor a matrix"),
+      std::string::npos);
   for (const std::vector<std::int64_t>& order : {std::vector<std::int64_t>{0}, {0, 0}, {1, 2}, {0, 1, 2}})
     EXPECT_NE(refusal_of({"t", DType::f32, matrix, order}).find("no permutation of 2 rows"), std::string::npos);
 }

@@ -52,9 +52,9 @@ LlamaGguf llama_gguf(const ModelFolder& folder, const std::string& name, std::op
   LlamaGguf gguf;
   const auto add = [&](const std::string& ours, const std::string& theirs, std::vector<std::int64_t> row_order = {}) {
     const TensorView& source = folder.weights.at(ours);
-    if (source.dtype != DType::f32 && source.dtype != DType::bf16)
+    if (source.dtype != StoredType::f32 && source.dtype != StoredType::bf16)
       refuse(fmt::format("'{}' is {}; export the model before it is quantised", ours, to_string(source.dtype)));
-    const DType wanted = source.shape.size() == 1 ? DType::f32 : dtype.value_or(source.dtype);
+    const DType wanted = source.shape.size() == 1 ? DType::f32 : dtype.value_or(*matrix_dtype(source.dtype));
     gguf.tensors.push_back({theirs, wanted, source, std::move(row_order)});
   };
   add("embed.weight", "token_embd.weight");

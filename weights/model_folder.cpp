@@ -122,7 +122,7 @@ class Disagreements {
   void check_floats(const TensorSpec& wanted) {
     const TensorView* tensor = shaped(wanted.name, wanted.shape, &wanted);
     if (tensor == nullptr) return;
-    if (tensor->dtype != DType::f32 && tensor->dtype != DType::bf16)
+    if (tensor->dtype != StoredType::f32 && tensor->dtype != StoredType::bf16)
       add("'{}' is {}; {}", wanted.name, to_string(tensor->dtype),
           weights_.contains(scale_name(wanted.name)) ? "the metadata has no weight_type, which quantised matrices need"
                                                      : "convert it to F32 or BF16");
@@ -131,21 +131,21 @@ class Disagreements {
   }
 
   void check_quantized(const TensorSpec& wanted) {
-    const bool as_in_config = *quantized_ == DType::i8;  // int4 halves the columns, which no hint expects
+    const bool as_in_config = *quantized_ == DType::int8;  // int4 halves the columns, which no hint expects
     const TensorView* values =
         shaped(wanted.name, values_shape(*quantized_, wanted.shape), as_in_config ? &wanted : nullptr);
-    if (values != nullptr) expect_dtype(wanted.name, *values, *quantized_);
+    if (values != nullptr) expect_dtype(wanted.name, *values, stored_type(*quantized_));
     const std::string name = scale_name(wanted.name);
     const TensorView* scales = shaped(name, scales_shape(wanted.shape), nullptr);
-    const bool readable = scales != nullptr && expect_dtype(name, *scales, DType::bf16) && aligned(name, *scales);
+    const bool readable = scales != nullptr && expect_dtype(name, *scales, StoredType::bf16) && aligned(name, *scales);
     if (readable) add_problem(name, scale_problem(*quantized_, *scales));
-    if (check_values_ && values != nullptr && values->dtype == DType::i8)
+    if (check_values_ && values != nullptr && values->dtype == StoredType::i8)
       add_problem(wanted.name, value_problem(*values));
   }
-  bool expect_dtype(const std::string& name, const TensorView& tensor, DType dtype) {
+  bool expect_dtype(const std::string& name, const TensorView& tensor, StoredType dtype) {
     if (tensor.dtype != dtype)
       add("'{}' is {}, {} {} of the metadata wants {}", name, to_string(tensor.dtype), weight_type_key,
-          weight_type_of(*quantized_), to_string(dtype));
+          to_string(*quantized_), to_string(dtype));
     return tensor.dtype == dtype;
   }
   void add_problem(const std::string& name, const std::string& problem) {
@@ -174,7 +174,8 @@ std::map<std::string, MatrixView> matrices_of(const SafeTensors& weights, const 
   for (const TensorSpec& tensor : tensors(spec)) {
     if (tensor.shape.size() != 2) continue;
     const TensorView& values = weights.at(tensor.name);
-    MatrixView matrix{.dtype = values.dtype, .rows = tensor.shape[0], .cols = tensor.shape[1], .values = values.bytes};
+    MatrixView matrix{
+        .dtype = *matrix_dtype(values.dtype), .rows = tensor.shape[0], .cols = tensor.shape[1], .values = values.bytes};
     if (matrix.is_quantized()) {
       const TensorView& scales = weights.at(scale_name(tensor.name));
       matrix.scales = {reinterpret_cast<const bf16*>(scales.bytes.data()), static_cast<std::size_t>(scales.elements())};
@@ -221,7 +222,7 @@ void add_normal(std::span<float> values, double std, std::uint64_t seed, std::ui
 }
 
 std::vector<std::byte> to_bytes(const std::vector<float>& values, DType dtype) {
-  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(dtype)));
+  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(stored_type(dtype))));
   if (dtype == DType::bf16) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       const bf16 value = to_bf16(values[i]);
@@ -292,7 +293,7 @@ void create_model_folder(const fs::path& folder) {
 
 void init_model_folder(const Spec& spec, const fs::path& folder, const InitOptions& options) {
   if (options.dtype != DType::f32 && options.dtype != DType::bf16)
-    throw InputError(fmt::format("dtype {} cannot be initialised: F32 or BF16 is wanted", to_string(options.dtype)));
+    throw InputError(fmt::format("dtype {} cannot be initialised: f32 or bf16 is wanted", to_string(options.dtype)));
   const auto found = problems(spec);
   if (!found.empty()) throw SpecError(fmt::format("{}: {}", folder.string(), listed(found)));
   create_model_folder(folder);
@@ -300,7 +301,7 @@ void init_model_folder(const Spec& spec, const fs::path& folder, const InitOptio
   std::vector<TensorToWrite> to_write;
   for (const TensorSpec& tensor : tensors(spec)) {
     storage.push_back(to_bytes(initial_values(tensor, spec, options), options.dtype));
-    to_write.push_back({tensor.name, options.dtype, tensor.shape, storage.back()});
+    to_write.push_back({tensor.name, stored_type(options.dtype), tensor.shape, storage.back()});
   }
   write_safetensors(folder / weights_file, std::move(to_write),
                     {{"format", "photon-lm"}, {"seed", fmt::format("{}", options.seed)}});

@@ -25,10 +25,10 @@ struct ModelFolder {
   Spec spec;
   SafeTensors weights;
   std::optional<std::filesystem::path> tokenizer{};  // tokenizer.model, where the folder has one
-  DType dtype = DType::f32;                      // of the matrices: I8 (int8), U8 (int4), BF16; F32 if not all are BF16
-  std::map<std::string, MatrixView> matrices{};  // by name: those of tensors(spec) that have two dimensions
+  DType dtype = DType::f32;                          // of the matrices; f32 if not all are bf16
+  std::map<std::string, MatrixView> matrices{};      // by name: those of tensors(spec) that have two dimensions
 
-  bool is_quantized() const { return dtype == DType::i8 || dtype == DType::u8; }
+  bool is_quantized() const { return photon::is_quantized(dtype); }
   const MatrixView& matrix(const std::string& name) const;  ///< @throws WeightsError if absent
 };
 

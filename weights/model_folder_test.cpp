@@ -93,7 +93,7 @@ TEST_F(ModelFolders, InitialisedOnesOpenWithEveryTensorOfTheSpec) {
       EXPECT_EQ(model.weights.tensors().size(), tensors(spec).size());
       for (const TensorSpec& tensor : tensors(spec)) {
         EXPECT_EQ(model.weights.at(tensor.name).shape, tensor.shape);
-        EXPECT_EQ(model.weights.at(tensor.name).dtype, dtype);
+        EXPECT_EQ(model.weights.at(tensor.name).dtype, stored_type(dtype));
       }
       write("tokenizer.model", "x");
       EXPECT_EQ(open_model_folder(folder).tokenizer, folder / "tokenizer.model");
@@ -113,7 +113,7 @@ TEST_F(ModelFolders, InitDoesNotOverwriteAModel) {
   Spec wrong = photon_spec();
   wrong.vocab_size = 0;
   EXPECT_THROW(init_model_folder(wrong, folder, {}), SpecError);
-  EXPECT_THROW(init_model_folder(photon_spec(), folder, {.dtype = DType::f16}), InputError);
+  EXPECT_THROW(init_model_folder(photon_spec(), folder, {.dtype = DType::int8}), InputError);
   EXPECT_FALSE(fs::exists(folder));
   std::ofstream(folder) << "a file";
   EXPECT_THROW(init_model_folder(photon_spec(), folder, {}), InputError);
@@ -227,12 +227,12 @@ TEST_F(ModelFolders, MissingExtraAndForeignTensorsAreListedTogether) {
   const std::vector<std::byte> zeros(1000);
   rewrite([&](std::vector<TensorToWrite>& tensors) {
     std::erase_if(tensors, [](const TensorToWrite& t) { return t.name == "start.weight"; });
-    tensors.push_back({"model.embed_tokens.weight", DType::f32, {2}, std::span(zeros).first(8)});
+    tensors.push_back({"model.embed_tokens.weight", StoredType::f32, {2}, std::span(zeros).first(8)});
     TensorToWrite& norm = find(tensors, "levels.1.encoder.norm.weight");
-    norm.dtype = DType::f16;
+    norm.dtype = StoredType::f16;
     norm.bytes = norm.bytes.first(norm.bytes.size() / 2);
     TensorToWrite& head = find(tensors, "lm_head.weight");
-    head.dtype = DType::i32;
+    head.dtype = StoredType::i32;
   });
   expect_refused("'start.weight' [10] is missing");
   expect_refused("'model.embed_tokens.weight' [2] is no tensor of config.json's model");
@@ -243,7 +243,7 @@ TEST_F(ModelFolders, MissingExtraAndForeignTensorsAreListedTogether) {
   expect_refused("'embed.weight' [30, 5] is missing");
   rewrite([&](std::vector<TensorToWrite>& tensors) {
     for (int i = 0; i < 1000; ++i)
-      tensors.push_back({fmt::format("x{}", i), DType::f32, {2}, std::span(zeros).first(8)});
+      tensors.push_back({fmt::format("x{}", i), StoredType::f32, {2}, std::span(zeros).first(8)});
   });
   expect_refused("more");
   EXPECT_LT(refusal().size(), 10'000u);

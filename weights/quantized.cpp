@@ -17,30 +17,36 @@ std::string place(std::int64_t flat, const TensorView& tensor) {
 }  // namespace
 
 std::optional<DType> quantized_dtype(std::string_view weight_type) {
-  if (weight_type == "int8") return DType::i8;
-  if (weight_type == "int4") return DType::u8;
+  for (const DType dtype : {DType::int8, DType::int4})
+    if (weight_type == to_string(dtype)) return dtype;
   return std::nullopt;
 }
 
-std::string_view weight_type_of(DType dtype) {
+StoredType stored_type(DType dtype) {
   switch (dtype) {
-    case DType::i8:
-      return "int8";
-    case DType::u8:
-      return "int4";
+    case DType::f32:
+      return StoredType::f32;
     case DType::bf16:
-      return "bf16";
-    default:
-      assert(dtype == DType::f32);
-      return "f32";
+      return StoredType::bf16;
+    case DType::int8:
+      return StoredType::i8;
+    case DType::int4:
+      return StoredType::u8;
   }
+  return StoredType::f32;
+}
+
+std::optional<DType> matrix_dtype(StoredType type) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::int8, DType::int4})
+    if (stored_type(dtype) == type) return dtype;
+  return std::nullopt;
 }
 
 std::string scale_name(std::string_view matrix_name) { return fmt::format("{}_scale", matrix_name); }
 
 std::vector<std::int64_t> values_shape(DType dtype, std::span<const std::int64_t> matrix_shape) {
   assert(matrix_shape.size() == 2);
-  return {matrix_shape[0], dtype == DType::u8 ? (matrix_shape[1] + 1) / 2 : matrix_shape[1]};
+  return {matrix_shape[0], dtype == DType::int4 ? (matrix_shape[1] + 1) / 2 : matrix_shape[1]};
 }
 
 std::vector<std::int64_t> scales_shape(std::span<const std::int64_t> matrix_shape) {
@@ -49,7 +55,7 @@ std::vector<std::int64_t> scales_shape(std::span<const std::int64_t> matrix_shap
 }
 
 std::int64_t MatrixView::values_row_bytes() const {
-  return dtype == DType::u8 ? (cols + 1) / 2 : cols * size_of(dtype);
+  return dtype == DType::int4 ? (cols + 1) / 2 : cols * size_of(stored_type(dtype));
 }
 
 std::span<const std::byte> MatrixView::values_row(std::int64_t r) const {
@@ -82,9 +88,9 @@ std::string scale_problem(DType dtype, const TensorView& scales) {
   for (std::size_t i = 0; i < scales.bytes.size() / sizeof(bf16); ++i) {
     bf16 scale;
     std::memcpy(&scale, scales.bytes.data() + i * sizeof scale, sizeof scale);
-    if ((scale.bits & ~sign) >= infinity || (dtype == DType::i8 && scale.bits > sign))
+    if ((scale.bits & ~sign) >= infinity || (dtype == DType::int8 && scale.bits > sign))
       return fmt::format("holds {:g} at {}; scales are finite{}", to_float(scale),
-                         place(static_cast<std::int64_t>(i), scales), dtype == DType::i8 ? " and not negative" : "");
+                         place(static_cast<std::int64_t>(i), scales), dtype == DType::int8 ? " and not negative" : "");
   }
   return "";
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/bf16.h"
+#include "base/dtype.h"
 #include "weights/safetensors.h"
 
 namespace photon {
@@ -16,9 +17,13 @@ namespace photon {
 /// Key of the safetensors metadata whose value, "int8" or "int4", says how all matrices of the file are stored.  Files
 /// of F32 and BF16 matrices do not have it.
 inline constexpr const char* weight_type_key = "weight_type";
-/// DType::i8 for int8, DType::u8 for int4, nullopt for any other word.
+/// int8 or int4, nullopt for any other word.
 std::optional<DType> quantized_dtype(std::string_view weight_type);
-std::string_view weight_type_of(DType dtype);  // the reverse: "int8", "int4"; and "f32", "bf16"
+/// How a matrix's values stand in the file: F32, BF16, I8 (int8) or U8 (int4: two inputs a byte, q + 8, the first one
+/// low).
+StoredType stored_type(DType dtype);
+/// The reverse; nullopt for a type that no matrix has.
+std::optional<DType> matrix_dtype(StoredType type);
 
 /// Inputs of a matrix row that share a scale.
 inline constexpr std::int64_t scale_group = 32;
@@ -31,12 +36,12 @@ std::vector<std::int64_t> scales_shape(std::span<const std::int64_t> matrix_shap
 
 /// A matrix [rows, cols] as the file holds it; borrows from the mapped file.
 struct MatrixView {
-  DType dtype = DType::f32;         // F32, BF16, I8 (int8) or U8 (int4: two inputs a byte, q + 8, the first one low)
-  std::int64_t rows = 0, cols = 0;  // of the matrix, whatever the packing
+  DType dtype = DType::f32;
+  std::int64_t rows = 0, cols = 0;      // of the matrix, whatever the packing
   std::span<const std::byte> values{};  // [rows, values_row_bytes()]
   std::span<const bf16> scales{};       // [rows, ⌈cols/32⌉]; empty for F32 and BF16
 
-  bool is_quantized() const { return dtype == DType::i8 || dtype == DType::u8; }
+  bool is_quantized() const { return photon::is_quantized(dtype); }
   std::int64_t values_row_bytes() const;
   std::span<const std::byte> values_row(std::int64_t r) const;
   std::span<const bf16> scales_row(std::int64_t r) const;

@@ -37,7 +37,7 @@ class QuantizedFolders : public ::testing::TestWithParam<const char*> {
   void SetUp() override { write_atomically(folder / config_file, to_json(spec)); }
 
   DType dtype() const { return *quantized_dtype(GetParam()); }
-  bool is_int8() const { return dtype() == DType::i8; }
+  bool is_int8() const { return dtype() == DType::int8; }
 
   std::span<std::byte> bytes(std::int64_t n) { return storage.emplace_back(static_cast<std::size_t>(n), std::byte{0}); }
   // Random values and scales for every matrix of the spec, 1 for every element of a vector.
@@ -51,7 +51,7 @@ class QuantizedFolders : public ::testing::TestWithParam<const char*> {
           constexpr float one = 1;
           std::memcpy(ones.data() + i * 4, &one, 4);
         }
-        tensors.push_back({tensor.name, DType::f32, tensor.shape, ones});
+        tensors.push_back({tensor.name, StoredType::f32, tensor.shape, ones});
         continue;
       }
       const auto shape = values_shape(dtype(), tensor.shape), groups = scales_shape(tensor.shape);
@@ -62,8 +62,8 @@ class QuantizedFolders : public ::testing::TestWithParam<const char*> {
         const bf16 scale = to_bf16(static_cast<float>(random.uniform()));
         std::memcpy(scales.data() + i, &scale, 2);
       }
-      tensors.push_back({tensor.name, dtype(), shape, values});
-      tensors.push_back({scale_name(tensor.name), DType::bf16, groups, scales});
+      tensors.push_back({tensor.name, stored_type(dtype()), shape, values});
+      tensors.push_back({scale_name(tensor.name), StoredType::bf16, groups, scales});
     }
     return tensors;
   }
@@ -74,7 +74,7 @@ class QuantizedFolders : public ::testing::TestWithParam<const char*> {
   static TensorToWrite& find(File& tensors, std::string_view name) {
     return *std::find_if(tensors.begin(), tensors.end(), [&](const TensorToWrite& t) { return t.name == name; });
   }
-  TensorToWrite of(std::string name, DType type, std::vector<std::int64_t> shape) {
+  TensorToWrite of(std::string name, StoredType type, std::vector<std::int64_t> shape) {
     std::int64_t n = size_of(type);
     for (const std::int64_t dimension : shape) n *= dimension;
     return {std::move(name), type, std::move(shape), bytes(n)};
@@ -159,7 +159,7 @@ TEST_P(QuantizedFolders, MissingAndExtraScalesAreNamedTogether) {
   std::erase_if(tensors, [](const TensorToWrite& t) {
     return t.name == "embed.weight_scale" || t.name == "levels.1.encoder.layers.0.attn.o.weight_scale";
   });
-  tensors.push_back(of("start.weight_scale", DType::bf16, {33, 1}));
+  tensors.push_back(of("start.weight_scale", StoredType::bf16, {33, 1}));
   expect_refused(tensors, {"'embed.weight_scale' [30, 1] is missing",
                            "'levels.1.encoder.layers.0.attn.o.weight_scale' [33, 1] is missing",
                            "'start.weight_scale' [33, 1] is no tensor of config.json's model"});
@@ -167,11 +167,11 @@ TEST_P(QuantizedFolders, MissingAndExtraScalesAreNamedTogether) {
 
 TEST_P(QuantizedFolders, MisshapenValuesAndScalesAreNamedTogether) {
   File tensors = file();
-  find(tensors, "lm_head.weight") = of("lm_head.weight", dtype(), {30, 18});
-  find(tensors, "embed.weight_scale") = of("embed.weight_scale", DType::bf16, {30, 2});
+  find(tensors, "lm_head.weight") = of("lm_head.weight", stored_type(dtype()), {30, 18});
+  find(tensors, "embed.weight_scale") = of("embed.weight_scale", StoredType::bf16, {30, 2});
   find(tensors, "levels.1.encoder.layers.0.mlp.down.weight_scale") =
-      of("levels.1.encoder.layers.0.mlp.down.weight_scale", DType::bf16, {33});
-  find(tensors, "levels.1.converter.weight") = of("levels.1.converter.weight", dtype(), {66});
+      of("levels.1.encoder.layers.0.mlp.down.weight_scale", StoredType::bf16, {33});
+  find(tensors, "levels.1.converter.weight") = of("levels.1.converter.weight", stored_type(dtype()), {66});
   expect_refused(tensors, {is_int8() ? "'lm_head.weight' is [30, 18], config.json wants [30, 33]"
                                      : "'lm_head.weight' is [30, 18], config.json wants [30, 17]",
                            "'embed.weight_scale' is [30, 2], config.json wants [30, 1]",
@@ -183,13 +183,13 @@ TEST_P(QuantizedFolders, OtherDTypesThanTheMetadatasAreNamedTogether) {
   const char* wanted = is_int8() ? "I8" : "U8";
   File tensors = file();
   TensorToWrite& embed = find(tensors, "embed.weight");
-  embed.dtype = is_int8() ? DType::u8 : DType::i8;
+  embed.dtype = is_int8() ? StoredType::u8 : StoredType::i8;
   TensorToWrite& head = find(tensors, "lm_head.weight");  // a float matrix among quantised ones
-  head = of("lm_head.weight", DType::bf16, head.shape);
+  head = of("lm_head.weight", StoredType::bf16, head.shape);
   TensorToWrite& scales = find(tensors, "levels.1.converter.weight_scale");
-  scales = of(scales.name, DType::f32, scales.shape);
+  scales = of(scales.name, StoredType::f32, scales.shape);
   TensorToWrite& norm = find(tensors, "levels.1.encoder.norm.weight");
-  norm = of(norm.name, dtype(), norm.shape);
+  norm = of(norm.name, stored_type(dtype()), norm.shape);
   const auto says = [&](const std::string& name, const char* is, const char* wants) {
     return fmt::format("'{}' is {}, weight_type {} of the metadata wants {}", name, is, GetParam(), wants);
   };

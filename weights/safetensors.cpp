@@ -25,23 +25,25 @@ constexpr std::string_view metadata_name = "__metadata__";
 constexpr std::size_t max_rank = 32;  // ours: no tensor needs more, and a consumer may recurse
 
 struct DTypeInfo {
-  DType dtype;
+  StoredType dtype;
   std::string_view name;
   std::int64_t size;
 };
 constexpr std::array dtypes = {
-    DTypeInfo{DType::f32, "F32", 4},      DTypeInfo{DType::bf16, "BF16", 2}, DTypeInfo{DType::f16, "F16", 2},
-    DTypeInfo{DType::f64, "F64", 8},      DTypeInfo{DType::i8, "I8", 1},     DTypeInfo{DType::u8, "U8", 1},
-    DTypeInfo{DType::i16, "I16", 2},      DTypeInfo{DType::u16, "U16", 2},   DTypeInfo{DType::i32, "I32", 4},
-    DTypeInfo{DType::u32, "U32", 4},      DTypeInfo{DType::i64, "I64", 8},   DTypeInfo{DType::u64, "U64", 8},
-    DTypeInfo{DType::boolean, "BOOL", 1},
+    DTypeInfo{StoredType::f32, "F32", 4},      DTypeInfo{StoredType::bf16, "BF16", 2},
+    DTypeInfo{StoredType::f16, "F16", 2},      DTypeInfo{StoredType::f64, "F64", 8},
+    DTypeInfo{StoredType::i8, "I8", 1},        DTypeInfo{StoredType::u8, "U8", 1},
+    DTypeInfo{StoredType::i16, "I16", 2},      DTypeInfo{StoredType::u16, "U16", 2},
+    DTypeInfo{StoredType::i32, "I32", 4},      DTypeInfo{StoredType::u32, "U32", 4},
+    DTypeInfo{StoredType::i64, "I64", 8},      DTypeInfo{StoredType::u64, "U64", 8},
+    DTypeInfo{StoredType::boolean, "BOOL", 1},
 };
 
-const DTypeInfo& info(DType dtype) {
+const DTypeInfo& info(StoredType dtype) {
   return *std::find_if(dtypes.begin(), dtypes.end(), [&](const DTypeInfo& d) { return d.dtype == dtype; });
 }
 
-std::optional<DType> find_dtype(std::string_view name) {
+std::optional<StoredType> find_dtype(std::string_view name) {
   const auto found = std::find_if(dtypes.begin(), dtypes.end(), [&](const DTypeInfo& d) { return d.name == name; });
   return found == dtypes.end() ? std::nullopt : std::optional(found->dtype);
 }
@@ -52,7 +54,7 @@ bool exists_in_the_format(std::string_view dtype) {  // 4-, 6- and 8-bit floats 
 
 // Bytes of a tensor, nullopt where they exceed int64.  Zero dimensions do not excuse the others: whoever multiplies
 // only some of them (a row length, a stride) must be safe, too.
-std::optional<std::int64_t> byte_count(std::span<const std::int64_t> shape, DType dtype) {
+std::optional<std::int64_t> byte_count(std::span<const std::int64_t> shape, StoredType dtype) {
   std::int64_t bytes = size_of(dtype);
   bool empty = false;
   for (const std::int64_t dimension : shape) {
@@ -264,13 +266,13 @@ std::int64_t first_not_finite(std::span<const std::byte> bytes, Bits exponent) {
 
 std::int64_t first_not_finite(const TensorView& tensor) {
   switch (tensor.dtype) {
-    case DType::f32:
+    case StoredType::f32:
       return first_not_finite<std::uint32_t>(tensor.bytes, 0x7f800000u);
-    case DType::bf16:
+    case StoredType::bf16:
       return first_not_finite<std::uint16_t>(tensor.bytes, 0x7f80u);
-    case DType::f16:
+    case StoredType::f16:
       return first_not_finite<std::uint16_t>(tensor.bytes, 0x7c00u);
-    case DType::f64:
+    case StoredType::f64:
       return first_not_finite<std::uint64_t>(tensor.bytes, 0x7ff0000000000000u);
     default:
       return -1;
@@ -289,8 +291,8 @@ std::vector<std::int64_t> unravel(std::int64_t flat, std::span<const std::int64_
 
 }  // namespace
 
-std::int64_t size_of(DType dtype) { return info(dtype).size; }
-std::string_view to_string(DType dtype) { return info(dtype).name; }
+std::int64_t size_of(StoredType dtype) { return info(dtype).size; }
+std::string_view to_string(StoredType dtype) { return info(dtype).name; }
 std::string to_string(std::span<const std::int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 std::string quoted_name(std::string_view name) {
@@ -317,9 +319,9 @@ bool TensorView::is_aligned() const {
 
 std::vector<float> to_floats(const TensorView& tensor) {
   std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
-  if (tensor.dtype == DType::f32) {
+  if (tensor.dtype == StoredType::f32) {
     if (!values.empty()) std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
-  } else if (tensor.dtype == DType::bf16) {
+  } else if (tensor.dtype == StoredType::bf16) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       bf16 value;
       std::memcpy(&value, tensor.bytes.data() + i * sizeof value, sizeof value);

@@ -16,13 +16,13 @@
 
 namespace photon {
 
-enum class DType { f32, bf16, f16, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean };
-std::int64_t size_of(DType dtype);        // bytes
-std::string_view to_string(DType dtype);  // "F32", "BF16", … as in the file
+enum class StoredType { f32, bf16, f16, f64, i8, u8, i16, u16, i32, u32, i64, u64, boolean };
+std::int64_t size_of(StoredType dtype);        // bytes
+std::string_view to_string(StoredType dtype);  // "F32", "BF16", … as in the file
 
 /// A tensor inside a SafeTensors file: row-major little-endian bytes that live as long as the file object.
 struct TensorView {
-  DType dtype = DType::f32;
+  StoredType dtype = StoredType::f32;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;  // elements() · size_of(dtype); may start anywhere, see is_aligned()
   std::int64_t elements() const;
@@ -60,7 +60,7 @@ class SafeTensors {
 /// so that memory holds those of one tensor at a time.
 struct TensorToWrite {
   std::string name;
-  DType dtype = DType::f32;
+  StoredType dtype = StoredType::f32;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
   std::function<std::vector<std::byte>()> make{};  // instead of bytes; called once

@@ -28,7 +28,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       std::int64_t elements = 1;
       for (const std::int64_t dimension : tensor.shape) elements *= dimension;
       if (elements != tensor.elements()) std::abort();
-      if (tensor.dtype == photon::DType::f32 || tensor.dtype == photon::DType::bf16) photon::to_floats(tensor);
+      if (tensor.dtype == photon::StoredType::f32 || tensor.dtype == photon::StoredType::bf16)
+        photon::to_floats(tensor);
       bytes += tensor.bytes.size();
     }
     if (bytes > size) std::abort();

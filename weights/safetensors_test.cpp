@@ -92,16 +92,17 @@ struct Sample {
   std::vector<bf16> half = {to_bf16(1), to_bf16(-3.25f)};
   float scalar = 42;
   std::vector<TensorToWrite> tensors() const {
-    return {{"half", DType::bf16, {2, 1}, std::as_bytes(std::span(half))},
-            {"empty", DType::i8, {3, 0, 2}, {}},
-            {"wide", DType::f64, {3}, std::as_bytes(std::span(wide))},
-            {"scalar", DType::f32, {}, std::as_bytes(std::span(&scalar, 1))}};
+    return {{"half", StoredType::bf16, {2, 1}, std::as_bytes(std::span(half))},
+            {"empty", StoredType::i8, {3, 0, 2}, {}},
+            {"wide", StoredType::f64, {3}, std::as_bytes(std::span(wide))},
+            {"scalar", StoredType::f32, {}, std::as_bytes(std::span(&scalar, 1))}};
   }
 };
 
 TEST_F(SafeTensorsFile, EveryDTypeReadsBackAsWritten) {
-  constexpr std::array all = {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i8,  DType::u8,     DType::i16,
-                              DType::u16, DType::i32,  DType::u32, DType::i64, DType::u64, DType::boolean};
+  constexpr std::array all = {StoredType::f32, StoredType::bf16, StoredType::f16,    StoredType::f64, StoredType::i8,
+                              StoredType::u8,  StoredType::i16,  StoredType::u16,    StoredType::i32, StoredType::u32,
+                              StoredType::i64, StoredType::u64,  StoredType::boolean};
   std::vector<std::string> contents;
   for (std::size_t i = 0; i < all.size(); ++i)
     contents.emplace_back(static_cast<std::size_t>(size_of(all[i])) * 6, static_cast<char>(i + 1));
@@ -180,10 +181,10 @@ TEST_F(SafeTensorsFile, NamesTheFirstValueThatIsNotFinite) {
   std::vector<bf16> b(4);
   std::vector<std::uint16_t> h = {0x7bff, 0x8001};
   std::vector<double> d = {1e308};
-  const std::vector<TensorToWrite> tensors = {{"w", DType::f32, {2, 3}, std::as_bytes(std::span(w))},
-                                              {"b", DType::bf16, {4}, std::as_bytes(std::span(b))},
-                                              {"h", DType::f16, {2}, std::as_bytes(std::span(h))},
-                                              {"d", DType::f64, {}, std::as_bytes(std::span(d))}};
+  const std::vector<TensorToWrite> tensors = {{"w", StoredType::f32, {2, 3}, std::as_bytes(std::span(w))},
+                                              {"b", StoredType::bf16, {4}, std::as_bytes(std::span(b))},
+                                              {"h", StoredType::f16, {2}, std::as_bytes(std::span(h))},
+                                              {"d", StoredType::f64, {}, std::as_bytes(std::span(d))}};
   const auto complaint = [&] {
     write_safetensors(path, tensors);
     try {
@@ -211,16 +212,16 @@ TEST_F(SafeTensorsFile, WriterRefusesWhatNoReaderWouldTake) {
     EXPECT_THROW(write_safetensors(path, std::move(tensors), metadata), WeightsError);
     EXPECT_TRUE(fs::is_empty(folder.path()));
   };
-  refused({{"w", DType::f32, {4}, bytes}, {"w", DType::f32, {4}, bytes}});
-  refused({{"w", DType::f32, {4}, bytes}, {"w", DType::i64, {2}, bytes}});
-  refused({{"__metadata__", DType::f32, {4}, bytes}});
-  refused({{"w", DType::f32, {3}, bytes}});
-  refused({{"w", DType::f32, {-1, -4}, bytes}});
-  refused({{"w", DType::u8, {16, std::int64_t{1} << 62, 4}, bytes}});
-  refused({{"\xff", DType::f32, {4}, bytes}});
+  refused({{"w", StoredType::f32, {4}, bytes}, {"w", StoredType::f32, {4}, bytes}});
+  refused({{"w", StoredType::f32, {4}, bytes}, {"w", StoredType::i64, {2}, bytes}});
+  refused({{"__metadata__", StoredType::f32, {4}, bytes}});
+  refused({{"w", StoredType::f32, {3}, bytes}});
+  refused({{"w", StoredType::f32, {-1, -4}, bytes}});
+  refused({{"w", StoredType::u8, {16, std::int64_t{1} << 62, 4}, bytes}});
+  refused({{"\xff", StoredType::f32, {4}, bytes}});
   refused({}, {{"key", "\xc3("}});
-  refused({{"w", DType::f32, {4}, {}, [] { return std::vector<std::byte>(15); }}});
-  refused({{"w", DType::u8, {16, std::int64_t{1} << 62, 4}, {}, [] { return std::vector<std::byte>(); }}});
+  refused({{"w", StoredType::f32, {4}, {}, [] { return std::vector<std::byte>(15); }}});
+  refused({{"w", StoredType::u8, {16, std::int64_t{1} << 62, 4}, {}, [] { return std::vector<std::byte>(); }}});
 }
 
 TEST_F(SafeTensorsFile, TensorsMadeWhileWritingGiveTheSameFileOneAtATime) {
@@ -414,7 +415,7 @@ TEST_F(SafeTensorsFile, EveryTruncationIsRefused) {
   const std::vector<float> w(1000, 1.0f);
   const Sample sample;
   auto tensors = sample.tensors();
-  tensors.push_back({"w", DType::f32, {10, 100}, std::as_bytes(std::span(w))});
+  tensors.push_back({"w", StoredType::f32, {10, 100}, std::as_bytes(std::span(w))});
   write_safetensors(path, tensors);
   const std::string whole = read_text(path);
   for (std::size_t i = 0; i < 200; ++i) expect_refused("cut", whole.substr(0, whole.size() * i / 200), "");

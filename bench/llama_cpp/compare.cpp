@@ -123,7 +123,7 @@ void compare_tokens(const Arguments& arguments, const llama_cpp::Model& model, R
 }
 
 bool run(const Arguments& arguments) {
-  photon::Engine engine(arguments.folder, {.weights = photon::WeightType::f32, .kv = photon::KvType::f32});
+  photon::Engine engine(arguments.folder, {.weights = photon::DType::f32, .kv = photon::DType::f32});
   llama_cpp::Model model(arguments.gguf);
   if (model.vocab_size() != engine.spec().vocab_size)
     throw std::runtime_error("the two models have vocabularies of different sizes");
