@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Gathers what recipes/study/run.sh left in runs/study/ into recipes/study/results/: SIZE/NAME-SEED.json, a record of
-each run, and speed/SIZE/CONFIG.json, what a config costs.  The figures of docs/study.md, small enough to keep beside the
+"""Gathers what study/run.sh left in runs/study/ into study/results/: SIZE/NAME-SEED.json, a record of
+each run, and speed/SIZE/CONFIG.json, what a config costs.  The figures of study/report.md, small enough to keep beside the
 recipes.
 
 What a run folder lacks, measurements that were not made yet or logs that are gone, stays as an earlier record has it.
@@ -9,7 +9,7 @@ import glob
 import json
 import os
 
-RUNS, RESULTS = "runs/study", "recipes/study/results"
+RUNS, RESULTS = "runs/study", "study/results"
 MEASURED = ["windows", "long", "cut", "agree-classics", "agree-stories"]
 TIMED = ["info", "prefill", "decode"]
 

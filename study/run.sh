@@ -1,36 +1,36 @@
 #!/usr/bin/env bash
-# The study: trains every arm of recipes/study/arms.txt, measures each, and writes docs/study.md.
+# The study: trains every arm of study/arms.txt, measures each, and writes study/report.md.
 #
-#   recipes/study/run.sh [train|measure|speed|report …]        all four by default
+#   study/run.sh [train|measure|speed|report …]        all four by default
 #
 #   train     one thread a training, as many at once as there are CPUs; JOBS=n says otherwise
 #   measure   what the held-out texts say: agreement of recgen, loss by position and by context
 #   speed     of decoding and prefill: one after another, on a machine that should do nothing else
-#   report    recipes/study/results/, a record of each run, and from these docs/study.md and docs/study/*.svg
+#   report    study/results/, a record of each run, and from these study/report.md, study/figures/ and the table in docs/study.md
 #
 # Needs a built photon and photon-train, the data of recipes/prepare_data.sh, python3 and gnuplot.  Run it again after
 # an interruption: what is finished is kept, and trainings go on from their last checkpoint.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 export PHOTON=${PHOTON:-build/release/cli/photon} PHOTON_TRAIN=${PHOTON_TRAIN:-build/release/train/photon-train}
 export OMP_WAIT_POLICY=passive
 runs=runs/study
 stages=("$@")
 [ $# -gt 0 ] || stages=(train measure speed report)
 
-arms() { grep -v '^#' recipes/study/arms.txt; }
+arms() { grep -v '^#' study/arms.txt; }
 
 train() {  # NAME SIZE CONFIG SEED [KEY=VALUE…]
   local name=$1 size=$2 config=$3 seed=$4
   shift 4
   local run=$runs/$size/$name-$seed settings=()
-  local record=recipes/study/results/$size/$name-$seed.json  # trained before, perhaps elsewhere
+  local record=study/results/$size/$name-$seed.json  # trained before, perhaps elsewhere
   if [ -f "$record" ] && grep -q '^"finished": true' "$record"; then return; fi
   for setting in "$@"; do settings+=(--set "$setting"); done
   mkdir -p "$run"
-  "$PHOTON_TRAIN" "recipes/study/$size.toml" --set "model.config=configs/study/$size/$config.json" \
+  "$PHOTON_TRAIN" "study/$size.toml" --set "model.config=study/configs/$size/$config.json" \
     --set "run.seed=$seed" --set "run.out=$run" "${settings[@]}" >> "$run.txt" 2>&1 ||
-    { echo "recipes/study/run.sh: $size/$name-$seed stopped; see $run.txt" >&2; exit 1; }
+    { echo "study/run.sh: $size/$name-$seed stopped; see $run.txt" >&2; exit 1; }
   echo "trained $size/$name-$seed"
 }
 
@@ -39,13 +39,13 @@ keep() {
   local file=$1
   shift
   [ -s "$file" ] && return
-  "$@" > "$file.part" 2>> "$file.log" || { echo "recipes/study/run.sh: $* failed; see $file.log" >&2; exit 1; }
+  "$@" > "$file.part" 2>> "$file.log" || { echo "study/run.sh: $* failed; see $file.log" >&2; exit 1; }
   mv "$file.part" "$file"
 }
 
 # The loss without what the levels say, beside the model's own.
 score_cut() {  # RUN
-  python3 recipes/study/cut.py "$1/model" "$1/cut"
+  python3 study/cut.py "$1/model" "$1/cut"
   "$PHOTON" score -m "$1/cut" --compare "$1/model" --threads 1 --json --window 511 --limit 100 \
     --file data/classics-valid-part.txt
   rm -r "$1/cut"
@@ -77,8 +77,8 @@ export runs
 # What each config costs; its speed does not depend on the weights, so they are random.
 speed() {
   while read -r size config; do
-    local model=configs/study/$size/$config.json out=$runs/speed/$size/$config protocols=hiergen,recgen
-    [ ! -f "recipes/study/results/speed/$size/$config.json" ] || continue  # measured before
+    local model=study/configs/$size/$config.json out=$runs/speed/$size/$config protocols=hiergen,recgen
+    [ ! -f "study/results/speed/$size/$config.json" ] || continue  # measured before
     [[ $config != vanilla* ]] || protocols=hiergen
     mkdir -p "$out"
     keep "$out/info.json" "$PHOTON" info "$model" --context 2048 --json
@@ -94,9 +94,9 @@ for stage in "${stages[@]}"; do
     train | measure) arms | xargs -P "${JOBS:-$(nproc)}" -L 1 bash -euo pipefail -c "$stage \"\$@\"" "$stage" ;;
     speed) speed ;;
     report)
-      python3 recipes/study/collect.py
-      python3 recipes/study/report.py
+      python3 study/collect.py
+      python3 study/report.py
       ;;
-    *) echo "recipes/study/run.sh: unknown stage '$stage'; stages are train, measure, speed, report" >&2; exit 2 ;;
+    *) echo "study/run.sh: unknown stage '$stage'; stages are train, measure, speed, report" >&2; exit 2 ;;
   esac
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes docs/study.md and its figures from the records in recipes/study/results/, which collect.py makes of the logs.
+"""Writes study/report.md and its figures from the records in study/results/, which collect.py makes of the logs.
 
-The sentences that a person has to write, what the figures mean, stand in recipes/study/findings.md and are taken over.
+The sentences that a person has to write, what the figures mean, stand in study/findings.md and are taken over.
 """
 import json
 import os
@@ -9,10 +9,10 @@ import subprocess
 import sys
 from collections import defaultdict
 
-RESULTS, DOC, FIGURES = "recipes/study/results", "docs/study.md", "docs/study"
+RESULTS, DOC, FIGURES = "study/results", "study/report.md", "study/figures"
 TRAIN_WINDOW = 512
 TITLES = {"5m": "5 M parameters", "15m": "15 M parameters", "4m-long": "Longer: 9 M tokens at 4 M parameters"}
-WHAT = {}  # config -> one line, from recipes/study/configs.txt
+WHAT = {}  # config -> one line, from study/configs.txt
 
 
 def read_record(name):
@@ -55,13 +55,13 @@ class Run:
 
 
 def read_arms():
-    with open("recipes/study/arms.txt") as f:
+    with open("study/arms.txt") as f:
         words = [line.split() for line in f if line.strip() and not line.startswith("#")]
     return [Run(*w[:4], w[4:]) for w in words]
 
 
 def read_descriptions():
-    with open("recipes/study/configs.txt") as f:
+    with open("study/configs.txt") as f:
         for line in f:
             if line.strip() and not line.startswith("#"):
                 name, text = line.split(None, 1)
@@ -229,7 +229,7 @@ def draw(name, script):
             "set border 3 lc rgb '#888888'\nset tics nomirror\nset grid lc rgb '#e6e6e6' lt 1\n"
             "set key outside right top Left reverse samplen 2\n")
     subprocess.run(["gnuplot"], input=head + script, text=True, check=True)
-    return f"![{name}](study/{name}.svg)\n"
+    return f"![{name}](figures/{name}.svg)\n"
 
 
 def lines(name, title, x, y, series, extra=""):
@@ -312,10 +312,10 @@ def main():
     runs = read_arms()
     done = [r for r in runs if r.finished]
     if not done:
-        sys.exit(f"recipes/study/report.py: no record below {RESULTS}; run recipes/study/run.sh train")
-    with open("recipes/study/findings.md") as f:
+        sys.exit(f"study/report.py: no record below {RESULTS}; run study/run.sh train")
+    with open("study/findings.md") as f:
         findings = f.read()
-    text = "<!-- Written by recipes/study/report.py from recipes/study/results/; the prose is recipes/study/findings.md. -->\n\n" + findings
+    text = "<!-- Written by study/report.py from study/results/; the prose is study/findings.md. -->\n\n" + findings
     text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{config}`", what] for config, what in WHAT.items()], text_columns=2)
     for name in dict.fromkeys(r.size for r in done):
         size = Size(name, [r for r in runs if r.size == name])
