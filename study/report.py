@@ -4,6 +4,7 @@
 The sentences that a person has to write, what the figures mean, stand in study/findings.md and are taken over.
 """
 import json
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from collections import defaultdict
 RESULTS, DOC, FIGURES = "study/results", "study/report.md", "study/figures"
 TRAIN_WINDOW = 512
 TITLES = {"5m": "5 M parameters", "15m": "15 M parameters", "4m-long": "Longer: 9 M tokens at 4 M parameters"}
-WHAT = {}  # config -> one line, from study/configs.txt
+WHAT, LOOK = {}, {}  # config -> one line; config -> (colour, marker) in figures: from study/configs.txt
 
 
 def read_record(name):
@@ -64,8 +65,8 @@ def read_descriptions():
     with open("study/configs.txt") as f:
         for line in f:
             if line.strip() and not line.startswith("#"):
-                name, text = line.split(None, 1)
-                WHAT[name] = text.strip()
+                name, colour, marker, text = line.split(None, 3)
+                WHAT[name], LOOK[name] = text.strip(), (colour, int(marker))
 
 
 def mean(values):
@@ -218,32 +219,119 @@ def without_levels(size):
     return table(["arm, classics", "nats", "without what its levels say", "difference"], rows) if rows else ""
 
 
-COLOURS = ["#3b6ea5", "#c0504d", "#5a9e4b", "#8064a2", "#d08a2e", "#3aa6a6", "#7f7f7f", "#b5651d", "#d16ba5", "#4f4f4f",
-           "#94b447", "#2c4d75", "#e0a030", "#6b8e23", "#aa3377", "#66ccee", "#bbbb22"]
+# Figures: one colour and marker an arm, in all of them; lines and points are named where they are.
+
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 860, 460, 84, 44, 58  # of a figure and its margins, in pixels
 
 
-def draw(name, script):
+class Axis:
+    """From a value to a share of the axis."""
+
+    def __init__(self, low, high, log=False):
+        self.low, self.high, self.log = low, high, log
+
+    def share(self, value):
+        a, b, x = (math.log(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        return (x - a) / (b - a)
+
+
+def around(values, log=False, margin=0.05):
+    """An axis with some room beside the values."""
+    low, high = min(values), max(values)
+    if log:
+        return Axis(low * (low / high) ** margin, high * (high / low) ** margin, log)
+    return Axis(low - margin * (high - low), high + margin * (high - low))
+
+
+def draw(name, title, x_label, y_label, x, y, script, right=24):
+    """The look that all figures share; `right` is the right margin in pixels."""
     os.makedirs(FIGURES, exist_ok=True)
-    path = f"{FIGURES}/{name}.svg"
-    head = (f"set terminal svg size 860,520 dynamic font 'Helvetica,13' background '#ffffff'\nset output '{path}'\n"
-            "set border 3 lc rgb '#888888'\nset tics nomirror\nset grid lc rgb '#e6e6e6' lt 1\n"
-            "set key outside right top Left reverse samplen 2\n")
+    head = (f"set terminal svg size {WIDTH},{HEIGHT} font 'sans-serif,13' background '#ffffff'\n"
+            f"set output '{FIGURES}/{name}.svg'\n"
+            f"set lmargin at screen {LEFT / WIDTH:.4f}\nset rmargin at screen {1 - right / WIDTH:.4f}\n"
+            f"set tmargin at screen {1 - TOP / HEIGHT:.4f}\nset bmargin at screen {BOTTOM / HEIGHT:.4f}\n"
+            "set border 3 lc rgb '#666666'\nset tics nomirror textcolor rgb '#333333'\nset grid lc rgb '#e2e2e2' lt 1\nunset key\n"
+            f"set label 1 '{title}' at graph 0, graph 1 offset 0, char 1.2 noenhanced font ',14'\n"
+            f"set xlabel '{x_label}' noenhanced\nset ylabel '{y_label}' noenhanced\n"
+            + ("set logscale x\n" if x.log else "") +
+            f"set xrange [{x.low}:{x.high}]\nset yrange [{y.low}:{y.high}]\n")
     subprocess.run(["gnuplot"], input=head + script, text=True, check=True)
-    return f"![{name}](figures/{name}.svg)\n"
+    return f"![{title}](figures/{name}.svg)\n"
 
 
-def lines(name, title, x, y, series, extra=""):
-    """series: [(label, [(x, y)])]"""
-    script, plots = "", []
-    for i, (label, points) in enumerate(series):
-        script += f"$d{i} << END\n" + "\n".join(f"{a} {b}" for a, b in points) + "\nEND\n"
-        plots.append(f"$d{i} using 1:2 with linespoints lw 2 pt 7 ps 0.4 lc rgb '{COLOURS[i % len(COLOURS)]}' "
-                     f"title '{label}' noenhanced")
-    return draw(name, f"set title '{title}' noenhanced\nset xlabel '{x}'\nset ylabel '{y}'\n{extra}{script}plot " + ", ".join(plots) + "\n")
+def apart(places, gap, low, high):
+    """The places moved as little as keeps neighbours `gap` apart, in their order."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups = []  # (sum of what each would like its group to begin at, members)
+    for i in order:
+        groups.append([places[i], [i]])
+        while len(groups) > 1:
+            (a, left), (b, right) = groups[-2:]
+            if a / len(left) + gap * len(left) <= b / len(right):
+                break
+            groups[-2:] = [[a + b - gap * len(left) * len(right), left + right]]
+    moved = [0.0] * len(places)
+    for total, members in groups:
+        begin = min(max(total / len(members), low), high - gap * (len(members) - 1))
+        for k, i in enumerate(members):
+            moved[i] = begin + gap * k
+    return moved
+
+
+def plotted(number, points, style):
+    data = f"$d{number} << END\n" + "\n".join(f"{a:.7g} {b:.7g}" for a, b in points) + "\nEND\n"
+    return data, f"$d{number} using 1:2 with {style}"
+
+
+def lines(name, title, x_label, y_label, series, log_base=None, extra="", inside=()):
+    """series: [(arm, [(x, y)])], each named at its end; inside: the same, dashed, named by a key in the upper right corner."""
+    series, inside = list(series), list(inside)
+    values = [point for _, points in [*series, *inside] for point in points]
+    x, y = Axis(min(v[0] for v in values), max(v[0] for v in values), bool(log_base)), around([v[1] for v in values])
+    height, width, right = HEIGHT - TOP - BOTTOM, 0, 150
+    width = WIDTH - LEFT - right
+    places = apart([height * y.share(points[-1][1]) for _, points in series], 16, 0, height)
+    data, plots, labels = "", [], extra
+    for i, ((arm, points), place) in enumerate(zip(series, places)):
+        colour, marker = LOOK[arm]
+        more, plot = plotted(i, points, f"linespoints lw 2 pt {marker} ps 0.5 lc rgb '{colour}' notitle")
+        data, plots = data + more, [*plots, plot]
+        end = width * x.share(points[-1][0])
+        labels += (f"set arrow from graph {end / width:.4f}, graph {y.share(points[-1][1]):.4f} to graph {1 + 16 / width:.4f}, graph {place / height:.4f} "
+                   f"nohead lw 0.7 lc rgb '{colour}'\n"
+                   f"set label '{arm}' at graph {1 + 20 / width:.4f}, graph {place / height:.4f} tc rgb '{colour}' noenhanced\n")
+    for i, (arm, points) in enumerate(inside, start=len(series)):
+        colour, marker = LOOK[arm]
+        more, plot = plotted(i, points, f"linespoints lw 1.5 dt 2 pt {marker} ps 0.5 lc rgb '{colour}' title '{arm}, stopped' noenhanced")
+        data, plots = data + more, [*plots, plot]
+    if inside:
+        labels += "set key inside top right Left reverse samplen 2.5 spacing 1.1\n"
+    if log_base:
+        labels += f"set logscale x {log_base}\n"
+    return draw(name, title, x_label, y_label, x, y, labels + data + "plot " + ", ".join(plots) + "\n", right)
+
+
+def beside(points, names, width, height):
+    """Where to write each name so that it covers neither point nor name: (x, y, 'left' or 'right'), in pixels."""
+    taken = [(px - 7, py - 7, px + 7, py + 7) for px, py in points]
+    places = []
+    for (px, py), name in zip(points, names):
+        length = 7.3 * len(name)
+        best = None
+        for dx, dy in [(10, 0), (-10, 0), *((side * 8, up) for up in (13, -13, 22, -22, 32, -32) for side in (1, -1))]:
+            left = px + dx if dx > 0 else px + dx - length
+            box = (left, py + dy - 8, left + length, py + dy + 8)
+            cover = sum(max(0, min(box[2], t[2]) - max(box[0], t[0])) * max(0, min(box[3], t[3]) - max(box[1], t[1])) for t in taken)
+            cover += 1e6 * (box[0] < 0 or box[2] > width or box[1] < 0 or box[3] > height)
+            if best is None or cover < best[0]:
+                best = (cover, box, (px + dx, py + dy, "left" if dx > 0 else "right"))
+        taken.append(best[1])
+        places.append(best[2])
+    return places
 
 
 def pareto(size):
-    points = []
+    points = []  # (TPM, loss, arm, protocol)
     for arm in size.by_loss():
         run = size.arms[arm][0]
         for protocol in ("hiergen", "recgen"):
@@ -259,32 +347,51 @@ def pareto(size):
             points.append((case["tpm"], loss, arm, protocol))
     if not points:
         return ""
-    script, plots = "", []
-    for i, arm in enumerate(dict.fromkeys(arm for _, _, arm, _ in points)):
-        for protocol, mark in (("hiergen", 7), ("recgen", 5)):
-            if at := [(x, y) for x, y, a, p in points if (a, p) == (arm, protocol)]:
-                script += f"${protocol}{i} << END\n" + "\n".join(f"{x} {y}" for x, y in at) + "\nEND\n"
-                title = f"title '{arm}' noenhanced" if protocol == "hiergen" else "notitle"
-                plots.append(f"${protocol}{i} using 1:2 with points pt {mark} ps 0.9 lc rgb '{COLOURS[i % len(COLOURS)]}' {title}")
-    return draw(f"pareto-{size.name}",
-                "set title 'Held-out loss against throughput per memory: circles hiergen, squares recgen' noenhanced\n"
-                "set logscale x\nset offsets graph 0.06, graph 0.06, graph 0.05, graph 0.05\n"
-                "set xlabel 'TPM: decode K tokens/s per GiB of KV cache, 64 streams at 2,048 tokens'\n"
-                "set ylabel 'loss of its own protocol, nats per token'\n" + script + "plot " + ", ".join(plots) + "\n")
+    exact = {arm: (tpm, loss) for tpm, loss, arm, protocol in points if protocol == "hiergen"}
+    # What hiergen does decides the scale; an arm whose recgen is far off has an arrow to say so.
+    x, y = around([p[0] for p in points], log=True, margin=0.1), around([loss for _, loss in exact.values()], margin=0.12)
+    far, points = [p for p in points if p[1] > y.high], [p for p in points if p[1] <= y.high]
+    width, height = WIDTH - LEFT - 24, HEIGHT - TOP - BOTTOM
+    best = []  # better than all of more throughput per memory
+    for tpm, loss, *_ in sorted(points, reverse=True):
+        if not best or loss < best[-1][1]:
+            best.append((tpm, loss))
+    steps = [(best[0][0], y.high)] + [corner for (tpm, loss), left in zip(best, [*(t for t, _ in best[1:]), x.low])
+                                      for corner in ((tpm, loss), (left, loss))]
+    data, plot = plotted("best", steps, "lines lw 5 lc rgb '#e6e6e6'")
+    plots, labels = [plot], ""
+    for i, (tpm, loss, arm, protocol) in enumerate(points):
+        colour, marker = LOOK[arm]
+        more, plot = plotted(i, [(tpm, loss)], f"points pt {marker - (protocol == 'recgen')} ps 1 lw 1.6 lc rgb '{colour}'")
+        data, plots = data + more, [*plots, plot]
+        if protocol == "recgen":
+            labels += "set arrow from {}, {} to {}, {} nohead dt 3 lc rgb '{}'\n".format(*exact[arm], tpm, loss, colour)
+    for _, loss, arm, _ in far:
+        tpm, from_loss = exact[arm]
+        labels += (f"set arrow from {tpm}, {from_loss} to {tpm}, graph 1 size graph 0.012, 20 filled dt 3 lc rgb '{LOOK[arm][0]}'\n"
+                   f"set label 'recgen: {loss:.2f}' at {tpm}, graph 0.96 left offset char 1, 0 front tc rgb '{LOOK[arm][0]}'\n")
+    at = [(width * x.share(p[0]), height * y.share(p[1])) for p in points]
+    order = [i for i, p in enumerate(points) if p[3] == "hiergen"]
+    spots = beside([at[i] for i in order] + [at[i] for i in range(len(points)) if i not in order], [points[i][2] for i in order], width, height)
+    for i, (px, py, side) in zip(order, spots):
+        labels += (f"set label '{points[i][2]}' at graph {px / width:.4f}, graph {py / height:.4f} {side} front tc rgb '{LOOK[points[i][2]][0]}' noenhanced\n")
+    return draw(f"pareto-{size.name}", "Held-out loss against throughput per memory (filled: hiergen, hollow: recgen; grey: the best of both)",
+                "TPM: decode K tokens/s per GiB of KV cache, 64 streams at 2,048 tokens", "loss of its own protocol, nats per token",
+                x, y, labels + data + "plot " + ", ".join(plots) + "\n")
 
 
 def figures(size):
-    arms = size.by_loss()
-    first = {arm: size.arms[arm][0] for arm in arms}
+    first = {arm: size.arms[arm][0] for arm in size.by_loss()}
     out = pareto(size)
-    curves = [(run.name + ("" if run.finished else " (stopped)"), [(tokens / 1e6, loss) for tokens, loss in run.losses()])
-              for run in size.first_runs()]
-    out += lines(f"curves-{size.name}", "Held-out loss over training", "million tokens", "nats per token, mean of the held-out texts", curves)
+    curve = {run.name: [(tokens / 1e6, loss) for tokens, loss in run.losses()] for run in size.first_runs()}
+    out += lines(f"curves-{size.name}", "Held-out loss over training", "million tokens", "nats per token, mean of the held-out texts",
+                 [(arm, curve[arm]) for arm in first], inside=[(run.name, curve[run.name]) for run in size.stopped])
     context = [(arm, [((b["from"] * b["to"]) ** 0.5, b["nats"]) for b in run.get("long")["by_context"] if b["from"] >= 16])
                for arm, run in first.items() if run.get("long")]
     if context:
-        out += lines(f"context-{size.name}", "Loss by position: trained on windows of 512 tokens, classics held out", "position in the text (powers of two)",
-                     "nats per token", context, f"set logscale x 2\nset arrow from {TRAIN_WINDOW}, graph 0 to {TRAIN_WINDOW}, graph 1 nohead dt 2 lc rgb '#888888'\n")
+        out += lines(f"context-{size.name}", f"Loss by position, classics held out (trained on windows of {TRAIN_WINDOW} tokens: dashed)",
+                     "position in the text", "nats per token", context, log_base=2,
+                     extra=f"set arrow from {TRAIN_WINDOW}, graph 0 to {TRAIN_WINDOW}, graph 1 nohead dt 2 lc rgb '#888888'\n")
     saw = [(arm, [(s["slot"], s["nats"]) for s in run.get("windows")["by_slot"]]) for arm, run in first.items() if run.get("windows")]
     if saw:
         out += lines(f"slots-{size.name}", "Loss by position within sixteen tokens, classics held out", "position modulo 16", "nats per token", saw)
