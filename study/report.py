@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes study/report.md and its figures from the records in study/results/, which collect.py makes of the logs.
+"""Writes study/report.md, its figures and the table of docs/study.md from the records in study/results/, which collect.py
+makes of the logs.
 
 The sentences that a person has to write, what the figures mean, stand in study/findings.md and are taken over.
 """
@@ -11,6 +12,7 @@ import sys
 from collections import defaultdict
 
 RESULTS, DOC, FIGURES = "study/results", "study/report.md", "study/figures"
+PAGE, TABLE_BEGINS, TABLE_ENDS = "docs/study.md", "<!-- table: written by study/report.py -->\n", "<!-- end of the table -->\n"
 TRAIN_WINDOW = 512
 TITLES = {"5m": "5 M parameters", "15m": "15 M parameters", "4m-long": "Longer: 9 M tokens at 4 M parameters"}
 WHAT, LOOK = {}, {}  # config -> one line; config -> (colour, marker) in figures: from study/configs.txt
@@ -145,6 +147,39 @@ def quality(size):
     for text in texts:
         header += [f"{text}, nats", "bits/byte"]
     return table(header + ["mean nats", "against vanilla", "seeds"], rows)
+
+
+# The arms of the page's table: those of the longer training, and what a reader has to know of each.
+PAGE_SIZE = "4m-long"
+PAGE_ARMS = {
+    "vanilla": "Transformer, 8 blocks", "vanilla-w64": "Transformer, sliding window of 64, 8 blocks",
+    "vanilla-w64-b5": "Transformer, sliding window of 64, 5 blocks",
+    "two-c32x2-slim": "C = (32, 2), 8 blocks at token level", "one-c32-slim": "C = 32, 8 blocks at token level",
+    "one-c16-deep": "C = 16, 7 blocks at token level",
+    "two-c8-deep": "C = (8, 2), 6 blocks at token level", "ours": "C = (4, 4), 4 blocks at token level",
+}
+
+
+def page_table(size):
+    """What docs/study.md shows: an arm a line."""
+    vanilla = next(run.speed("hiergen", 64) for run in size.arms["vanilla"])
+    rows = []
+    for arm in (arm for arm in size.by_loss() if arm in PAGE_ARMS):
+        first = size.arms[arm][0]
+        many, kv = first.speed("hiergen", 64), first.get("info")["protocols"]["hiergen"]
+        seeds = f" ({len(size.arms[arm])} seeds)" if len(size.arms[arm]) > 1 else ""
+        rows.append([f"`{arm}`", PAGE_ARMS[arm], number(first.record["flops_per_token"] / 1e6, 1), f"{size.loss(arm):.3f}{seeds}",
+                     number(first.get("prefill")[0]["tokens_per_s"]), number(many["tokens_per_s"]),
+                     number(many["tpm"] / vanilla["tpm"], 1) + "×", number(kv["kv_bytes_per_token"])])
+    return table(["arm", "what it is", "training MFLOP/token", "loss, nats", "prefill, tokens/s", "decode, 64 streams",
+                  "throughput per KV memory", "KV bytes a token more"], rows, text_columns=2)
+
+
+def write_page_table(size):
+    with open(PAGE) as f:
+        before, rest = f.read().split(TABLE_BEGINS)
+    with open(PAGE, "w") as f:
+        f.write(before + TABLE_BEGINS + "\n" + page_table(size) + "\n" + TABLE_ENDS + rest.split(TABLE_ENDS)[1])
 
 
 def on_the_way(size):
@@ -449,6 +484,7 @@ def main():
     text += "\n## Record\n\n" + record(done)
     with open(DOC, "w") as f:
         f.write(text)
+    write_page_table(Size(PAGE_SIZE, [r for r in runs if r.size == PAGE_SIZE]))
     print(f"{DOC}: {len(done)} of {len(runs)} runs")
 
 

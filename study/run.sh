@@ -15,6 +15,7 @@ cd "$(dirname "$0")/.."
 export PHOTON=${PHOTON:-build/release/cli/photon} PHOTON_TRAIN=${PHOTON_TRAIN:-build/release/train/photon-train}
 export OMP_WAIT_POLICY=passive
 runs=runs/study
+if [ "${1:-}" = --help ]; then sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' study/run.sh; exit; fi
 stages=("$@")
 [ $# -gt 0 ] || stages=(train measure speed report)
 
