@@ -294,23 +294,19 @@ def draw(name, title, x_label, y_label, x, y, script, right=24):
     return f"![{title}](figures/{name}.svg)\n"
 
 
-def apart(places, gap, low, high):
-    """The places moved as little as keeps neighbours `gap` apart, in their order."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    groups = []  # (sum of what each would like its group to begin at, members)
-    for i in order:
-        groups.append([places[i], [i]])
+def apart(places, gap, high):
+    """Places from 0 to `high`, moved as little as keeps neighbours `gap` apart, in their order (base/gnuplot.cpp has it, too)."""
+    groups = []  # (where it begins, members)
+    for i in sorted(range(len(places)), key=lambda i: places[i]):
+        groups.append((min(max(places[i], 0), high), [i]))
         while len(groups) > 1:
-            (a, left), (b, right) = groups[-2:]
-            if a / len(left) + gap * len(left) <= b / len(right):
+            (a, below), (b, above) = groups[-2:]
+            n, m = len(below), len(above)
+            if a + gap * n <= b:
                 break
-            groups[-2:] = [[a + b - gap * len(left) * len(right), left + right]]
-    moved = [0.0] * len(places)
-    for total, members in groups:
-        begin = min(max(total / len(members), low), high - gap * (len(members) - 1))
-        for k, i in enumerate(members):
-            moved[i] = begin + gap * k
-    return moved
+            begin = (n * a + m * (b - gap * n)) / (n + m)
+            groups[-2:] = [(min(max(begin, 0), high - gap * (n + m - 1)), below + above)]
+    return [begin + gap * members.index(i) for i in range(len(places)) for begin, members in groups if i in members]
 
 
 def plotted(number, points, style):
@@ -325,7 +321,7 @@ def lines(name, title, x_label, y_label, series, log_base=None, extra="", inside
     x, y = Axis(min(v[0] for v in values), max(v[0] for v in values), bool(log_base)), around([v[1] for v in values])
     height, width, right = HEIGHT - TOP - BOTTOM, 0, 150
     width = WIDTH - LEFT - right
-    places = apart([height * y.share(points[-1][1]) for _, points in series], 16, 0, height)
+    places = apart([height * y.share(points[-1][1]) for _, points in series], 16, height)
     data, plots, labels = "", [], extra
     for i, ((arm, points), place) in enumerate(zip(series, places)):
         colour, marker = LOOK[arm]
