@@ -152,11 +152,9 @@ def quality(size):
 # The arms of the page's table: those of the longer training, and what a reader has to know of each.
 PAGE_SIZE = "4m-long"
 PAGE_ARMS = {
-    "vanilla": "Transformer, 8 blocks", "vanilla-w64": "Transformer, sliding window of 64, 8 blocks",
-    "vanilla-w64-b5": "Transformer, sliding window of 64, 5 blocks",
-    "two-c32x2-slim": "C = (32, 2), 8 blocks at token level", "one-c32-slim": "C = 32, 8 blocks at token level",
-    "one-c16-deep": "C = 16, 7 blocks at token level",
-    "two-c8-deep": "C = (8, 2), 6 blocks at token level", "ours": "C = (4, 4), 4 blocks at token level",
+    "vanilla": "Transformer, 8 blocks", "vanilla-w64": "8 blocks, window of 64", "vanilla-w64-b5": "5 blocks, window of 64",
+    "two-c32x2-slim": "C = (32, 2), 8 blocks", "one-c32-slim": "C = 32, 8 blocks", "one-c16-deep": "C = 16, 7 blocks",
+    "two-c8-deep": "C = (8, 2), 6 blocks", "ours": "C = (4, 4), 4 blocks",
 }
 
 
@@ -167,12 +165,10 @@ def page_table(size):
     for arm in (arm for arm in size.by_loss() if arm in PAGE_ARMS):
         first = size.arms[arm][0]
         many, kv = first.speed("hiergen", 64), first.get("info")["protocols"]["hiergen"]
-        seeds = f" ({len(size.arms[arm])} seeds)" if len(size.arms[arm]) > 1 else ""
-        rows.append([f"`{arm}`", PAGE_ARMS[arm], number(first.record["flops_per_token"] / 1e6, 1), f"{size.loss(arm):.3f}{seeds}",
+        rows.append([f"`{arm}`", PAGE_ARMS[arm], number(first.record["flops_per_token"] / 1e6, 1), f"{size.loss(arm):.3f}", len(size.arms[arm]),
                      number(first.get("prefill")[0]["tokens_per_s"]), number(many["tokens_per_s"]),
                      number(many["tpm"] / vanilla["tpm"], 1) + "×", number(kv["kv_bytes_per_token"])])
-    return table(["arm", "what it is", "training MFLOP/token", "loss, nats", "prefill, tokens/s", "decode, 64 streams",
-                  "throughput per KV memory", "KV bytes a token more"], rows, text_columns=2)
+    return table(["arm", "what it is", "train", "loss", "seeds", "prefill", "decode", "TPM", "KV"], rows, text_columns=2)
 
 
 def write_page_table(size):
