@@ -1,4 +1,4 @@
-// One request on its way: its prompt, its continuations, what they take, and what its listener hears.
+// A request on its way: its prompt, its continuations, what they take, and the events that they bring about.
 #pragma once
 
 #include <chrono>
@@ -11,7 +11,6 @@
 #include <span>
 #include <vector>
 
-#include "engine/kv_cache.h"
 #include "engine/model.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
@@ -19,42 +18,25 @@
 
 namespace photon {
 
-/// @throws InputError naming the first id outside the vocabulary.
-void check_tokens(const Spec& spec, std::span<const std::int32_t> tokens);
-/// @throws InputError for recgen without a level.
-void check_protocol(const Spec& spec, Protocol protocol);
-/// @throws InputError for a request that this model cannot run, whatever the memory.
-void check(const Request& request, const Spec& spec);
-
-/// One continuation.
-struct Stream {
+/// One continuation of a prompt.
+struct Continuation {
   std::size_t id = 0;
-  std::optional<Sequence> sequence;  // until the end
-  std::vector<std::int32_t> generated{};
-  std::int32_t latest = 0;  // hiergen: chosen, not consumed yet
-  bool ended = false;
+  std::optional<Sequence> sequence{};  // until the end
+  std::vector<std::int32_t> tokens{};
+  std::optional<FinishReason> finish{};
+  bool told = false;                           // that it has finished
+  std::int32_t latest = 0;                     // hiergen: chosen, not consumed yet
   std::vector<std::int32_t> group{};           // recgen: the tokens of the group in progress
   std::vector<TokenLogprob> group_logprobs{};  // and theirs, if asked for
 };
 
-/// What Engine::generate() reports beside RequestStats; of a request that runs alone.
-struct JobWork {
-  std::int64_t decode_tokens = 0;  // whose logits were computed after the prefill
-  std::int64_t context_tokens = 0;
-  KvTraffic prefill_kv{}, kv{};
-  std::int64_t prefill_weight_bytes_read = 0;  // what the hierarchy had read when the prefill ended
-};
-
-/// A request waits, then consumes its prompt (prefilling()), then has streams(), until it is over().  Exceptions of its
-/// listener are its own failure and do not leave it.
-class Job {
+/// A request waits, then consumes its prompt (prefilling()), then has continuations(), until it is over().
+class ActiveRequest {
  public:
-  Job(std::uint64_t id, const Model& model, Request request, RequestListener& listener);
+  ActiveRequest(RequestId id, const Model& model, Request request);
 
-  std::uint64_t id() const { return id_; }
+  RequestId id() const { return id_; }
   const Request& request() const { return request_; }
-  const JobWork& work() const { return work_; }
-  const std::exception_ptr& failure() const { return failure_; }
 
   // ---- from the queue to the first token ----
 
@@ -66,8 +48,8 @@ class Job {
   /// Prompt tokens to be consumed before the next stop, or the prompt's end.
   std::span<const std::int32_t> next_tokens() const;
   bool prompt_consumed() const { return prompt_->n_tokens == std::ssize(request_.prompt); }
-  void add_prompt_logprobs(std::span<const TokenLogprob> logprobs);
   /// The prefill is over: the prompt's sequence becomes that of the continuations.
+  /// @param weight_bytes_read  by the runner so far
   void split(std::int64_t weight_bytes_read);
   /// Where slices of the prompt end, in ascending order: removed as they are reached.
   std::deque<std::int64_t> stops{};
@@ -76,20 +58,20 @@ class Job {
 
   // ---- continuations ----
 
-  std::deque<Stream>& streams() { return streams_; }
+  std::deque<Continuation>& continuations() { return continuations_; }
   /// recgen from here on.
   bool begins_recgen(const Sequence& sequence) const {
     return request_.protocol == Protocol::recgen && sequence.n_tokens % group_tokens_ == 0;
   }
   /// Chooses the token at a position; `chunk`: those before it in its recgen chunk.  0 if the request fails of it.
-  std::int32_t choose(Stream& stream, std::int64_t position, std::span<const float> logits,
+  std::int32_t choose(Continuation& continuation, std::int64_t position, std::span<const float> logits,
                       std::span<const std::int32_t> chunk, Sampler& sampler, TokenLogprob* logprob);
-  /// A token was chosen; those after the end of a stream are ignored.
-  void add(Stream& stream, std::int32_t token, const TokenLogprob* logprob);
+  /// A token was chosen; those after the end of a continuation are ignored.
+  void add(Continuation& continuation, std::int32_t token, const TokenLogprob* logprob, std::vector<Event>& events);
   bool wants_logprobs() const { return request_.n_top_logprobs.has_value(); }
-  void count_decoded(std::int64_t n) { work_.decode_tokens += n; }
-  /// Takes a stream's sequence away, and counts what it held.
-  Sequence release(Stream& stream);
+  void count_decoded(std::int64_t n) { stats_.decode_tokens += n; }
+  /// The asker wants a continuation to end after its first n tokens.
+  void stop(std::size_t continuation, std::int64_t n);
 
   // ---- the end ----
 
@@ -97,8 +79,11 @@ class Job {
   void cancel() { cancelled_ = true; }
   bool live() const { return !cancelled_ && failure_ == nullptr; }
   bool over() const;
-  /// Frees everything, then tells the listener.
-  void close();
+  /// Tells of the end of a continuation that has finished; takes its sequence away, if it has one, and counts what that
+  /// held.
+  std::optional<Sequence> release(Continuation& continuation, std::vector<Event>& events);
+  /// Frees everything, and tells of it.
+  void close(std::int64_t weight_bytes_read, std::vector<Event>& events);
 
   // ---- memory ----
 
@@ -112,22 +97,20 @@ class Job {
  private:
   using Clock = std::chrono::steady_clock;
 
-  template <class Call>
-  void tell(const Call& call);
-  void end(Stream& stream, FinishReason reason);
+  std::optional<Sequence> take(Continuation& continuation);
 
-  std::uint64_t id_;
+  RequestId id_;
   const Model& model_;
   Request request_;
-  RequestListener& listener_;
   std::int64_t group_tokens_;                            // C_≤L
   std::int64_t kv_bytes_at_most_, kv_bytes_of_another_;  // of one continuation more
   std::optional<Sequence> prompt_;
-  std::deque<Stream> streams_;
+  std::deque<Continuation> continuations_;
   bool cancelled_ = false;
   std::exception_ptr failure_;
   RequestStats stats_;
-  JobWork work_;
+  std::int64_t prefill_weight_bytes_read_ = 0;  // what the runner had read when the prefill ended
+  KvTraffic kv_;                                // of everything so far
   Clock::time_point submitted_ = Clock::now(), started_{}, prefilled_{};
 };
 
