@@ -42,20 +42,23 @@ constexpr Kernels tables[] = {
      .rows = avx512::rows,
      .matmul = avx512::matmul,
      .attention = avx512::attention,
-     .peak = avx512::peak},
+     .peak = avx512::peak,
+     .training = avx512::training},
     {.name = "avx2",
      .runs_here = has_avx2,
      .rows = avx2::rows,
      .matmul = avx2::matmul,
      .attention = avx2::attention,
-     .peak = avx2::peak},
+     .peak = avx2::peak,
+     .training = avx2::training},
 #endif
     {.name = "scalar",
      .runs_here = always,
      .rows = scalar::rows,
      .matmul = scalar::matmul,
      .attention = scalar::attention,
-     .peak = scalar::peak},
+     .peak = scalar::peak,
+     .training = scalar::training},
 };
 
 const Kernels& choose() {

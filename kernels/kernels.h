@@ -16,6 +16,7 @@ struct RowKernels;
 struct MatmulKernels;
 struct AttentionKernels;
 struct PeakKernels;
+struct TrainingKernels;
 
 /// All that one instruction set computes.  References, down to every function: what is missing does not compile.
 struct Kernels {
@@ -26,6 +27,7 @@ struct Kernels {
   const MatmulKernels& matmul;        // isa.h; for matmul.cpp
   const AttentionKernels& attention;  // isa.h; for attention.cpp
   const PeakKernels& peak;            // isa.h; for ceilings.cpp
+  const TrainingKernels& training;    // training.h; for train/
 
   /// y = x / sqrt(mean(x²) + eps) ∘ w, per row of length w.size(); y may alias x.
   void rms_norm(std::span<const float> x, std::span<const float> w, float eps, std::span<float> y) const;

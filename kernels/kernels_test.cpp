@@ -102,6 +102,12 @@ TEST(Dispatch, EndsWithScalarAndItRunsEverywhere) {
   EXPECT_TRUE(all_kernels().back().runs_here());
 }
 
+TEST(Dispatch, NamesTheTablesThatProductsAreTestedOn) {  // kernels/CMakeLists.txt
+  std::string names;
+  for (const Kernels& table : all_kernels()) names = table.name + (names.empty() ? "" : " " + names);
+  EXPECT_EQ(names, PHOTON_TESTED_TABLES);
+}
+
 // The choice is made once per process, so each of these asks a process of its own.
 class DispatchDeathTest : public testing::Test {
  protected:

@@ -9,5 +9,6 @@ extern const RowKernels rows;
 extern const MatmulKernels matmul;
 extern const AttentionKernels attention;
 extern const PeakKernels peak;
+extern const TrainingKernels training;
 
 }  // namespace photon::scalar
