@@ -1,5 +1,6 @@
-// What the folder of an instruction set implements, part by part, over plain pointers and structs (training's fused
-// operations: training.h).  One whose part would be another's borrows that one: the list in kernels.cpp says so.
+// What the folder of an instruction set implements, part by part, over plain pointers and structs; training's fused
+// operations: training.h.  A set that has nothing better for a part borrows another's, in its row of the list in
+// kernels.cpp.
 //
 // Why not over std::span and MatView's members: a file built with -mavx2 that calls an inline function of a shared
 // header may emit its own copy of it, and the linker keeps one copy for the whole program, perhaps the AVX one, which

@@ -34,7 +34,8 @@ bool has_avx512_bf16() {
 #endif
 bool always() { return true; }
 
-// A new instruction set: its folder, photon_isa() in CMakeLists.txt, and a row here.
+// A new instruction set is a folder that defines parts of isa.h, photon_isa() in CMakeLists.txt, and a row here, of its
+// parts and of those that it borrows.
 constexpr Kernels tables[] = {
 #ifdef PHOTON_X86
     {.name = "avx512_bf16",

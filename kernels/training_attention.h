@@ -122,7 +122,7 @@ struct QueryBlock {
     if (key > last || lowest[v * lanes] >= key + group_rows) return none;
     return key + group_rows - 1 <= first && lowest[v * lanes + lanes - 1] <= key ? all : some;
   }
-  // The scores of one key, -infinity in the n_lanes that do not see it.
+  // The scores of one key, -infinity in the lanes that do not see it.
   Floats hide(Floats scores, i64 key, i64 v) const {
     Ints query;
     for (int i = 0; i < lanes; ++i) query[i] = static_cast<std::int32_t>(q0 + v * lanes + i);

@@ -10,18 +10,18 @@ namespace {
 
 template <class V>
 constexpr TrainingKernels kernels_of() {
-  return {.rms_norm = rms_norm<V>,
-          .rms_norm_backward = rms_norm_backward<V>,
-          .swiglu = swiglu<V>,
-          .swiglu_backward = swiglu_backward<V>,
-          .cross_entropy = cross_entropy<V>,
-          .cross_entropy_backward = cross_entropy_backward<V>,
-          .attention = attention<V>,
-          .attention_backward = attention_backward<V>,
-          .attention_scratch = attention_scratch<V>,
-          .convert = convert<V>,
-          .adamw = adamw<V>,
-          .sum_of_squares = sum_of_squares<V>};
+  return TrainingKernels{.rms_norm = rms_norm<V>,
+                         .rms_norm_backward = rms_norm_backward<V>,
+                         .swiglu = swiglu<V>,
+                         .swiglu_backward = swiglu_backward<V>,
+                         .cross_entropy = cross_entropy<V>,
+                         .cross_entropy_backward = cross_entropy_backward<V>,
+                         .attention = attention<V>,
+                         .attention_backward = attention_backward<V>,
+                         .attention_scratch = attention_scratch<V>,
+                         .convert = convert<V>,
+                         .adamw = adamw<V>,
+                         .sum_of_squares = sum_of_squares<V>};
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The loops of peak.h with AVX2 and FMA.  See isa.h for what this file must not call.
+// The peak loops with AVX2 and FMA.  See isa.h for what this file must not call.
 #include <immintrin.h>
 
 #include "kernels/avx2/avx2.h"

@@ -1,4 +1,4 @@
-// The loops of peak.h with AVX-512, BF16 and VNNI.  See isa.h for what this file must not call.
+// The peak loops with AVX-512, BF16 and VNNI.  See isa.h for what this file must not call.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
 // GCC 12 takes the intrinsics' own undefined registers for uninitialised variables (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"

@@ -1,4 +1,4 @@
-// The loops of peak.h in plain C++, as the compiler makes them.
+// The peak loops in plain C++, as the compiler makes them.
 #include "kernels/isa.h"
 #include "kernels/scalar/scalar.h"
 
