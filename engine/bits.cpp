@@ -213,8 +213,8 @@ int run(bool record) {
 
 int main(int argc, char** argv) {
   const char* const wanted = std::getenv("PHOTON_ISA");
-  for (const photon::Kernels* table : photon::all_kernels())
-    if (wanted != nullptr && std::string_view(table->name) == wanted && !table->runs_here()) {
+  for (const photon::Kernels& table : photon::all_kernels())
+    if (wanted != nullptr && std::string_view(table.name) == wanted && !table.runs_here()) {
       std::cout << "skipped: this CPU cannot run " << wanted << "\n";
       return 77;
     }

@@ -1,5 +1,6 @@
 // AVX-512 with BF16 (Zen 4, Cooper Lake, Sapphire Rapids and later).  See isa.h for what this file must not call.
-#include "kernels/avx512_math.h"
+#include "kernels/avx512/avx512.h"
+#include "kernels/avx512/math.h"
 
 namespace photon {
 namespace {
@@ -49,7 +50,7 @@ float log_sum_exp(const float* x, i64 n) {
 
 }  // namespace
 
-constinit const Isa avx512_bf16_isa{
+constinit const RowKernels avx512::rows{
     .rms_norm = rms_norm,
     .to_bf16 = to_bf16,
     .log_sum_exp = log_sum_exp,

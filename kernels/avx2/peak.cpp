@@ -1,7 +1,8 @@
-// The loops of peak.h with AVX2 and FMA.  See isa.h for what this file must not call.
+// The peak loops with AVX2 and FMA.  See isa.h for what this file must not call.
 #include <immintrin.h>
 
-#include "kernels/peak.h"
+#include "kernels/avx2/avx2.h"
+#include "kernels/isa.h"
 
 namespace photon {
 namespace {
@@ -54,10 +55,10 @@ float dot_int8(std::int64_t n_steps) {
   return static_cast<float>(_mm256_cvtsi256_si32(s0));
 }
 
-constexpr PeakLoops::Loop f32{10 * 8 * 2, fma_f32};
+constexpr PeakKernels::Loop f32{10 * 8 * 2, fma_f32};
 
 }  // namespace
 
-constinit const PeakLoops avx2_peak{.read = read, .f32 = f32, .bf16 = f32, .int8 = {4 * 32 * 2, dot_int8}};
+constinit const PeakKernels avx2::peak{.read = read, .f32 = f32, .bf16 = f32, .int8 = {4 * 32 * 2, dot_int8}};
 
 }  // namespace photon

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/isa.h"
+#include "kernels/scalar/scalar.h"
 
 namespace photon {
 namespace {
@@ -30,7 +31,7 @@ float log_sum_exp(const float* x, std::int64_t n) {
 
 }  // namespace
 
-constinit const Isa scalar_isa{
+constinit const RowKernels scalar::rows{
     .rms_norm = rms_norm,
     .to_bf16 = round_to_bf16,
     .log_sum_exp = log_sum_exp,

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/isa.h"
+#include "kernels/scalar/scalar.h"
 
 namespace photon {
 namespace {
@@ -105,6 +106,7 @@ void rotate_all(MatView<const float> cos_sin, std::int64_t head_dim, MatView<flo
 
 }  // namespace
 
-constinit const AttentionIsa scalar_attention{.attend = attend_all, .rotate = rotate_all};
+constinit const AttentionKernels scalar::attention{
+    .largest_rounded_head = 0, .rounds_weights = false, .attend = attend_all, .rotate = rotate_all};
 
 }  // namespace photon

@@ -1,5 +1,6 @@
 // AVX2 with FMA (Haswell, Zen and later).  See isa.h for what this file must not call.
-#include "kernels/avx2_math.h"
+#include "kernels/avx2/avx2.h"
+#include "kernels/avx2/math.h"
 
 namespace photon {
 namespace {
@@ -46,7 +47,7 @@ float log_sum_exp(const float* x, i64 n) {
 
 }  // namespace
 
-constinit const Isa avx2_isa{
+constinit const RowKernels avx2::rows{
     .rms_norm = rms_norm,
     .to_bf16 = to_bf16,
     .log_sum_exp = log_sum_exp,

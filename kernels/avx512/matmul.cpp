@@ -1,5 +1,6 @@
 // Products with packed weights on AVX-512 with BF16 and VNNI.  See isa.h for what this file must not call.
-#include "kernels/avx512_math.h"
+#include "kernels/avx512/avx512.h"
+#include "kernels/avx512/math.h"
 #include "kernels/matmul_tiles.h"
 
 namespace photon {
@@ -154,7 +155,7 @@ void to_int8(const float* x, Int8Group* groups, i64 k) {
 
 }  // namespace
 
-constinit const MatmulIsa avx512_matmul{
+constinit const MatmulKernels avx512::matmul{
     .bf16_inputs = InputForm::bf16, .matmul = matmul_any<F32, Bf16, Int8, Int4>, .to_int8 = to_int8};
 
 }  // namespace photon

@@ -1,5 +1,6 @@
-// The loops of peak.h in plain C++, as the compiler makes them.
-#include "kernels/peak.h"
+// The peak loops in plain C++, as the compiler makes them.
+#include "kernels/isa.h"
+#include "kernels/scalar/scalar.h"
 
 namespace photon {
 namespace {
@@ -38,11 +39,11 @@ float multiply_add(std::int64_t n_steps) {
   return static_cast<float>(total);
 }
 
-constexpr PeakLoops::Loop f32{2 * lanes, multiply_add<float, float>};
+constexpr PeakKernels::Loop f32{2 * lanes, multiply_add<float, float>};
 
 }  // namespace
 
-constinit const PeakLoops scalar_peak{
+constinit const PeakKernels scalar::peak{
     .read = read, .f32 = f32, .bf16 = f32, .int8 = {2 * lanes, multiply_add<std::int8_t, std::int32_t>}};
 
 }  // namespace photon

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/isa.h"
+#include "kernels/scalar/scalar.h"
 
 namespace photon {
 namespace {
@@ -68,7 +69,7 @@ void multiply(const MatmulCall& call, const std::byte* x, const std::byte* panel
   }
 }
 
-void matmul(const MatmulCall& call) {
+void matmul_any(const MatmulCall& call) {
   for (i64 r = 0; r < call.x.rows; ++r) {
     const std::byte* x = call.x.data + r * call.x.stride;
     float* y = call.y.data + r * call.y.stride;
@@ -113,6 +114,6 @@ void to_int8(const float* x, Int8Group* groups, i64 k) {
 
 }  // namespace
 
-constinit const MatmulIsa scalar_matmul{.bf16_inputs = InputForm::f32, .matmul = matmul, .to_int8 = to_int8};
+constinit const MatmulKernels scalar::matmul{.bf16_inputs = InputForm::f32, .matmul = matmul_any, .to_int8 = to_int8};
 
 }  // namespace photon

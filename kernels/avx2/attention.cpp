@@ -1,6 +1,8 @@
 // Attention with AVX2: what attention_blocks.h asks for.  See isa.h for what this file must not call.
 #include "kernels/attention_blocks.h"
-#include "kernels/avx2_math.h"
+#include "kernels/avx2/avx2.h"
+#include "kernels/avx2/math.h"
+#include "kernels/scalar/scalar.h"
 
 namespace photon {
 namespace {
@@ -210,7 +212,7 @@ struct Int8 : Vectors {
 };
 
 void attend_all(const AttendCall& call) {
-  if (call.head_dim > largest_head) return scalar_attention.attend(call);
+  if (call.head_dim > largest_head) return scalar::attention.attend(call);
   switch (call.type) {
     case DType::f32:
       return Attention<F32>::attend(call);
@@ -243,6 +245,7 @@ void rotate_all(MatView<const float> cos_sin, i64 head_dim, MatView<float> x) {
 
 }  // namespace
 
-constinit const AttentionIsa avx2_attention{.attend = attend_all, .rotate = rotate_all};
+constinit const AttentionKernels avx2::attention{
+    .largest_rounded_head = largest_head, .rounds_weights = false, .attend = attend_all, .rotate = rotate_all};
 
 }  // namespace photon

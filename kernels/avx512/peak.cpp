@@ -1,4 +1,4 @@
-// The loops of peak.h with AVX-512, BF16 and VNNI.  See isa.h for what this file must not call.
+// The peak loops with AVX-512, BF16 and VNNI.  See isa.h for what this file must not call.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13
 // GCC 12 takes the intrinsics' own undefined registers for uninitialised variables (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -6,7 +6,8 @@
 #endif
 #include <immintrin.h>
 
-#include "kernels/peak.h"
+#include "kernels/avx512/avx512.h"
+#include "kernels/isa.h"
 
 namespace photon {
 namespace {
@@ -66,9 +67,9 @@ float dot_int8(std::int64_t n_steps) {
 
 }  // namespace
 
-constinit const PeakLoops avx512_peak{.read = read,
-                                      .f32 = {registers * 16 * 2, fma_f32},
-                                      .bf16 = {registers * 32 * 2, dot_bf16},
-                                      .int8 = {registers * 64 * 2, dot_int8}};
+constinit const PeakKernels avx512::peak{.read = read,
+                                         .f32 = {registers * 16 * 2, fma_f32},
+                                         .bf16 = {registers * 32 * 2, dot_bf16},
+                                         .int8 = {registers * 64 * 2, dot_int8}};
 
 }  // namespace photon

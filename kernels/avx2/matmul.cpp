@@ -1,5 +1,6 @@
 // Products with packed weights on AVX2 with FMA.  See isa.h for what this file must not call.
-#include "kernels/avx2_math.h"
+#include "kernels/avx2/avx2.h"
+#include "kernels/avx2/math.h"
 #include "kernels/matmul_tiles.h"
 
 namespace photon {
@@ -192,7 +193,7 @@ void to_int8(const float* x, Int8Group* groups, i64 k) {
 
 }  // namespace
 
-constinit const MatmulIsa avx2_matmul{
+constinit const MatmulKernels avx2::matmul{
     .bf16_inputs = InputForm::f32, .matmul = matmul_any<F32, Bf16, Int8, Int4>, .to_int8 = to_int8};
 
 }  // namespace photon
