@@ -11,8 +11,8 @@
 #include <string>
 
 #include "base/error.h"
+#include "engine/models_testing.h"
 #include "engine/reference.h"
-#include "engine/test_models.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
 

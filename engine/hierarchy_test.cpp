@@ -7,8 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "engine/models_testing.h"
 #include "engine/reference.h"
-#include "engine/test_models.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
 

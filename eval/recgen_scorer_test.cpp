@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "engine/models_testing.h"
 #include "engine/reference.h"
-#include "engine/test_models.h"
 #include "eval/scorer.h"
 #include "kernels/kernels.h"
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 
 namespace photon {
 namespace {

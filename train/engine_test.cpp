@@ -6,7 +6,7 @@
 #include "engine/generate.h"
 #include "kernels/kernels.h"
 #include "train/export.h"
-#include "train/test_specs.h"
+#include "train/specs_testing.h"
 
 namespace photon {
 namespace {

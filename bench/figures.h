@@ -1,0 +1,34 @@
+// Figures of a benchmark: throughput against context, throughput against the memory of the KV caches.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bench/run.h"
+
+namespace photon {
+
+struct FigurePoint {
+  double x = 0, y = 0, low = 0, high = 0;
+};
+/// Results that differ in what the figure's axes show alone, by rising x; named by what tells them apart from the
+/// others.
+struct FigureLine {
+  std::string name;
+  std::vector<FigurePoint> points;
+};
+/// Tokens per second (all streams) over the context, that of prefilling being where it ends.
+std::vector<FigureLine> throughput_by_context(std::span<const BenchResult> results);
+/// Tokens per second over GiB of KV cache, decoding only: how much of one a method gets for the other.  A line follows
+/// growing batches, or growing contexts where all batches are alike.
+std::vector<FigureLine> throughput_by_memory(std::span<const BenchResult> results);
+
+/// The folder for figures, if it is not there yet.  @throws InputError if it cannot be made
+void make_folder(const std::filesystem::path& folder);
+/// Draws FOLDER/throughput-context.svg and, of decoding, FOLDER/throughput-memory.svg, with gnuplot's scripts beside
+/// them.  @throws InputError if a file cannot be written or gnuplot fails
+void draw_figures(std::span<const BenchResult> results, const std::filesystem::path& folder);
+
+}  // namespace photon
