@@ -7,7 +7,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "base/temporary_folder.h"
+#include "base/folder_testing.h"
 
 namespace photon {
 namespace {

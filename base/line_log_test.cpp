@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/temporary_folder.h"
+#include "base/folder_testing.h"
 
 namespace photon {
 namespace {

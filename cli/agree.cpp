@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
-#include "engine/agreement.h"
+#include "eval/agreement.h"
 
 namespace photon {
 namespace {

@@ -6,11 +6,11 @@
 
 #include "base/error.h"
 #include "cli/arguments.h"
+#include "cli/command_testing.h"
 #include "cli/commands.h"
-#include "cli/testing.h"
-#include "engine/agreement.h"
-#include "engine/test_models.h"
-#include "text/testing.h"
+#include "engine/models_testing.h"
+#include "eval/agreement.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

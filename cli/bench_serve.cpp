@@ -9,10 +9,10 @@
 #include <string>
 
 #include "base/error.h"
+#include "bench/serve_plan.h"
+#include "bench/serve_report.h"
+#include "bench/serve_run.h"
 #include "cli/arguments.h"
-#include "cli/bench_serve_plan.h"
-#include "cli/bench_serve_report.h"
-#include "cli/bench_serve_run.h"
 
 namespace photon {
 namespace {

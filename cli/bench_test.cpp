@@ -7,8 +7,8 @@
 #include <string>
 
 #include "base/error.h"
+#include "cli/command_testing.h"
 #include "cli/commands.h"
-#include "cli/testing.h"
 
 namespace photon {
 namespace {

@@ -13,9 +13,9 @@
 
 #include "base/error.h"
 #include "base/progress_line.h"
+#include "base/table.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
-#include "cli/table.h"
 #include "eval/fetch.h"
 #include "eval/results.h"
 

@@ -8,11 +8,11 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "cli/command_testing.h"
 #include "cli/commands.h"
-#include "cli/testing.h"
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 #include "kernels/kernels.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 #include "weights/model_folder.h"
 
 namespace photon {

@@ -5,10 +5,10 @@
 #include <string>
 
 #include "base/error.h"
+#include "cli/command_testing.h"
 #include "cli/commands.h"
-#include "cli/testing.h"
 #include "text/sentencepiece_model.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 #include "weights/gguf_testing.h"
 #include "weights/model_folder.h"
 

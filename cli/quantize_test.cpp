@@ -11,9 +11,9 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "base/temporary_folder.h"
+#include "base/folder_testing.h"
+#include "cli/command_testing.h"
 #include "cli/commands.h"
-#include "cli/testing.h"
 #include "kernels/kernels.h"
 #include "kernels/weights.h"
 #include "weights/model_folder.h"

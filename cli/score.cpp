@@ -13,7 +13,7 @@
 #include "base/file.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
-#include "engine/compare.h"
+#include "eval/compare.h"
 
 namespace photon {
 namespace {

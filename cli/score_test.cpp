@@ -7,10 +7,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "cli/command_testing.h"
 #include "cli/commands.h"
-#include "cli/testing.h"
 #include "engine/generate.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

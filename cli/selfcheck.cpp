@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
-#include "cli/selfcheck_checks.h"
+#include "eval/selfcheck.h"
 #include "kernels/kernels.h"
 
 namespace photon {

@@ -9,8 +9,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "serve/testing.h"
-#include "text/testing.h"
+#include "serve/http_testing.h"
+#include "text/tokenizer_testing.h"
 
 extern char** environ;
 

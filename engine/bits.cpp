@@ -20,8 +20,8 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
+#include "engine/models_testing.h"
 #include "engine/scheduler.h"
-#include "engine/test_models.h"
 #include "kernels/kernels.h"
 
 namespace photon {

@@ -11,9 +11,10 @@
 #include <string>
 
 #include "base/error.h"
+#include "engine/models_testing.h"
 #include "engine/reference.h"
 #include "engine/runner_testing.h"
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
 

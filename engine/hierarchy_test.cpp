@@ -9,8 +9,8 @@
 #include <limits>
 
 #include "base/random.h"
+#include "engine/models_testing.h"
 #include "engine/reference.h"
-#include "engine/test_models.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
 

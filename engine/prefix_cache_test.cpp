@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/runner_testing.h"
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 #include "kernels/kernels.h"
 
 namespace photon {

@@ -8,10 +8,10 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
+#include "engine/models_testing.h"
 #include "engine/reference.h"
 #include "engine/runner_testing.h"
 #include "engine/sampler.h"
-#include "engine/test_models.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
 

@@ -7,7 +7,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 
 namespace photon {
 namespace {

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "base/error.h"
-#include "engine/test_requests.h"
+#include "engine/requests_testing.h"
 
 namespace photon {
 namespace {

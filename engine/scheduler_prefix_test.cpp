@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/test_requests.h"
+#include "engine/requests_testing.h"
 
 namespace photon {
 namespace {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "engine/generate.h"
-#include "engine/test_requests.h"
+#include "engine/requests_testing.h"
 
 namespace photon {
 namespace {

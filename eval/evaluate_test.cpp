@@ -5,9 +5,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 #include "kernels/kernels.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

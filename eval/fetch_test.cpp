@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "eval/task.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
+#include "engine/models_testing.h"
 #include "engine/reference.h"
-#include "engine/test_models.h"
 #include "eval/scorer.h"
 #include "kernels/kernels.h"
 

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 #include "kernels/kernels.h"
 
 namespace photon {

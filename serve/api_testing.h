@@ -15,10 +15,10 @@
 #include <utility>
 #include <vector>
 
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 #include "serve/api.h"
 #include "serve/errors.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon::testing_support {
 

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "serve/errors.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

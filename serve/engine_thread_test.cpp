@@ -13,7 +13,7 @@
 #include <variant>
 #include <vector>
 
-#include "engine/test_models.h"
+#include "engine/models_testing.h"
 
 namespace photon {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "serve/errors.h"
-#include "serve/testing.h"
+#include "serve/http_testing.h"
 
 namespace photon {
 namespace {

@@ -3,8 +3,8 @@
 #include <thread>
 
 #include "serve/errors.h"
+#include "serve/http_testing.h"
 #include "serve/loggable.h"
-#include "serve/testing.h"
 
 namespace photon {
 namespace {

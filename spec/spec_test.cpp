@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "base/temporary_folder.h"
+#include "base/folder_testing.h"
 
 namespace photon {
 namespace {

@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "text/testing.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

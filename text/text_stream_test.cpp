@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/random.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 #include "text/utf8.h"
 
 namespace photon {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "text/testing.h"
+#include "text/tokenizer_testing.h"
 
 namespace photon {
 namespace {

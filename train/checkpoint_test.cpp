@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "train/test_runs.h"
+#include "train/runs_testing.h"
 
 namespace photon {
 namespace {

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "base/error.h"
-#include "train/test_runs.h"
+#include "train/runs_testing.h"
 
 namespace photon {
 namespace {

@@ -7,7 +7,7 @@
 #include "engine/runner_testing.h"
 #include "kernels/kernels.h"
 #include "train/export.h"
-#include "train/test_specs.h"
+#include "train/specs_testing.h"
 
 namespace photon {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "train/attention.h"
 #include "train/export.h"
-#include "train/test_specs.h"
+#include "train/specs_testing.h"
 
 namespace photon {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "train/test_specs.h"
+#include "train/specs_testing.h"
 
 namespace photon {
 namespace {

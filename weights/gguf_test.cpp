@@ -11,8 +11,8 @@
 #include <numeric>
 
 #include "base/bf16.h"
+#include "base/folder_testing.h"
 #include "base/random.h"
-#include "base/temporary_folder.h"
 #include "weights/gguf_testing.h"
 #include "weights/llama_gguf.h"
 

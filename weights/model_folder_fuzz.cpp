@@ -8,7 +8,7 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "base/temporary_folder.h"
+#include "base/folder_testing.h"
 #include "weights/model_folder.h"
 
 namespace {

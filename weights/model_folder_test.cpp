@@ -13,7 +13,7 @@
 #include <functional>
 #include <set>
 
-#include "base/temporary_folder.h"
+#include "base/folder_testing.h"
 
 namespace photon {
 namespace {

@@ -11,8 +11,8 @@
 #include <deque>
 #include <functional>
 
+#include "base/folder_testing.h"
 #include "base/random.h"
-#include "base/temporary_folder.h"
 #include "weights/model_folder.h"
 
 namespace photon {

@@ -17,7 +17,7 @@
 #include <string>
 
 #include "base/bf16.h"
-#include "base/temporary_folder.h"
+#include "base/folder_testing.h"
 
 namespace {
 std::size_t live_bytes = 0, peak_bytes = 0;  // of operator new
