@@ -77,7 +77,7 @@ Phases parse_phases(std::string_view text) {
 }
 
 std::int64_t whole_groups(const Spec& spec, std::int64_t tokens) {
-  const std::int64_t group = spec.chunk_tokens(spec.n_levels());
+  const std::int64_t group = spec.group_tokens();
   return (tokens + group - 1) / group * group;
 }
 
@@ -102,7 +102,7 @@ const Sequence& ModelBench::prompt(std::int64_t context) {
 
 std::vector<Sequence> ModelBench::streams_of(const Workload& workload, bool share) {
   const Spec& spec = model_.spec;
-  const std::int64_t group = spec.chunk_tokens(spec.n_levels());
+  const std::int64_t group = spec.group_tokens();
   const Sequence& common = prompt(workload.context);
   std::vector<Sequence> streams;
   for (std::int64_t b = 0; b < workload.streams; ++b) {

@@ -86,7 +86,7 @@ void add_steps(Hash& hash, const Model& model, Tokens tokens) {
 void add_groups(Hash& hash, const Model& model, Tokens tokens) {
   Hierarchy hierarchy(model);
   KvPool pool;
-  const auto group_tokens = static_cast<std::size_t>(model.spec.chunk_tokens(model.n_levels()));
+  const auto group_tokens = static_cast<std::size_t>(model.spec.group_tokens());
   for (const bool one_by_one : {false, true}) {
     std::vector<Sequence> sequences;
     for (std::size_t b = 0; b < 2; ++b) sequences.emplace_back(model, pool);
@@ -174,7 +174,7 @@ std::map<std::string, std::string> compute() {
   const auto add_model = [&](const std::string& name, const std::filesystem::path& folder) {
     for (const auto& [type, precision] : all_types) {
       Engine engine(folder, precision);
-      const std::int64_t group = engine.spec().chunk_tokens(engine.spec().n_levels());
+      const std::int64_t group = engine.spec().group_tokens();
       const auto tokens = random_tokens(3 * group + 24, engine.spec().vocab_size, 3);
       const auto add = [&](const char* protocol, const Hash& hash) {
         lines[fmt::format("{} {} {} {}", kernels().name, name, type, protocol)] = fmt::format("{:016x}", hash.value());

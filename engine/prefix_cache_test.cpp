@@ -157,7 +157,7 @@ TEST_F(Cache, AForkOfAKeptPromptPredictsWhatThePromptDoes) {
     const TestModel files(named.spec);
     const Model any = load_model(files.path());
     Hierarchy h(any);
-    const std::int64_t group = any.spec.chunk_tokens(any.spec.n_levels());
+    const std::int64_t group = any.spec.group_tokens();
     const auto prompt = random_tokens(3 * group, any.spec.vocab_size, 2);
     Sequence sequence(any, pool);
     h.prefill(sequence, prompt);

@@ -14,7 +14,7 @@ constexpr std::size_t most_texts = 8;                     // decoded in step: th
 constexpr std::int64_t kv_bytes = std::int64_t{1} << 30;  // that a batch may take
 
 std::int64_t whole_groups(const Spec& spec) {
-  const std::int64_t group_tokens = spec.chunk_tokens(spec.n_levels());
+  const std::int64_t group_tokens = spec.group_tokens();
   return std::max<std::int64_t>(1, slice_tokens / group_tokens) * group_tokens;
 }
 

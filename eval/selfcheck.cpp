@@ -71,7 +71,7 @@ class Together {
       for (std::int64_t b = 0; b < rows.rows; ++b) keep(static_cast<std::size_t>(b), rows.row(b));
     }
     if (model.n_levels() == 0) return;
-    const std::int64_t group_tokens = model.spec.chunk_tokens(model.n_levels());
+    const std::int64_t group_tokens = model.spec.group_tokens();
     std::deque<Sequence> groups;
     std::vector<Sequence*> recgen;
     for (const std::int64_t n : prompts) {
@@ -190,7 +190,7 @@ Check check_kv_bytes(const Engine& engine, Protocol protocol, Tokens tokens) {
   Hierarchy hierarchy(model);
   double worst = 0;
   std::int64_t bytes = 0;
-  const std::int64_t group_tokens = model.spec.chunk_tokens(model.n_levels());
+  const std::int64_t group_tokens = model.spec.group_tokens();
   for (const std::int64_t part : {0, 1, 2, 3, 4}) {
     std::int64_t n = std::ssize(tokens) * part / 4;
     if (protocol == Protocol::recgen) n = n / group_tokens * group_tokens;
@@ -215,7 +215,7 @@ Check check_kv_bytes(const Engine& engine, Protocol protocol, Tokens tokens) {
 
 Check check_recgen_state(const Engine& engine, Tokens tokens) {
   const Model& model = engine.model();
-  const std::int64_t L = model.n_levels(), group_tokens = model.spec.chunk_tokens(L), n_groups = 3;
+  const std::int64_t L = model.n_levels(), group_tokens = model.spec.group_tokens(), n_groups = 3;
   const bool parallel = model.spec.level(1).decoder.span.kind == Span::Kind::chunk;
   struct Run {
     Logits logits;
