@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <string>
 
 namespace photon {
 
@@ -17,6 +18,13 @@ struct WeightsError : Error {  ///< a weights file that is damaged or belongs to
 };
 struct InputError : Error {  ///< a flag, prompt, file or request that cannot be honoured
   using Error::Error;
+};
+/// A value out of range.  A library names its field ("temperature", "is -1, must be …"); a program that knows the value
+/// by another name, a flag say, says that instead.
+struct FieldError : InputError {
+  FieldError(const std::string& field_, const std::string& problem_)
+      : InputError(field_ + " " + problem_), field(field_), problem(problem_) {}
+  std::string field, problem;
 };
 
 }  // namespace photon

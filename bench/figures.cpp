@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <system_error>
 
@@ -31,6 +32,33 @@ Fields fields_of(const BenchResult& r) {
           std::string(to_string(w.phases))};
 }
 
+// The place of `value` among the `seen` ones, at their end if it is new.
+template <class T>
+std::size_t place_of(std::vector<T>& seen, const T& value) {
+  const auto at = std::ranges::find(seen, value);
+  if (at != seen.end()) return static_cast<std::size_t>(at - seen.begin());
+  seen.push_back(value);
+  return seen.size() - 1;
+}
+
+// Of every result; what tells lines of one figure apart beyond that, `dash`, is the figure's.
+std::vector<FigureLook> looks_of(std::span<const BenchResult> results) {
+  const auto vanilla = std::ranges::find_if(results, &BenchResult::is_vanilla);
+  std::vector<std::string> others;
+  std::vector<std::array<std::string, 4>> precisions;
+  std::vector<FigureLook> looks;
+  for (const BenchResult& r : results) {
+    const Fields fields = fields_of(r);
+    const auto field = [&](Field f) { return fields[static_cast<std::size_t>(f)]; };
+    const bool is_vanilla = vanilla != results.end() && r.model == vanilla->model;
+    looks.push_back({.colour = is_vanilla ? 0 : 1 + place_of(others, r.model),
+                     .shape = place_of(precisions, {field(Field::dtype), field(Field::kv), field(Field::threads),
+                                                    field(Field::phases)}),
+                     .hollow = r.what.workload.protocol == Protocol::recgen});
+  }
+  return looks;
+}
+
 bool is_paper(std::span<const BenchResult> results) {
   return std::ranges::any_of(results, [](const BenchResult& r) { return !r.what.label.empty(); });
 }
@@ -44,6 +72,8 @@ std::vector<FigureLine> lines_of(std::span<const BenchResult> results, std::span
     for (const Field field : along) keys.back()[static_cast<std::size_t>(field)].clear();
   }
   std::vector<FigureLine> lines;
+  std::vector<FigureLook> looks = looks_of(results);
+  std::vector<std::array<std::string, 4>> batches;
   std::map<Fields, std::size_t> line_of;  // lines keep the order of the results
   for (std::size_t i = 0; i < results.size(); ++i) {
     const auto [at, is_new] = line_of.emplace(keys[i], lines.size());
@@ -52,7 +82,10 @@ std::vector<FigureLine> lines_of(std::span<const BenchResult> results, std::span
       for (std::size_t f = 1; f < n_fields; ++f)
         if (std::ranges::any_of(keys, [&](const Fields& other) { return other[f] != keys[i][f]; }))
           name += ' ' + keys[i][f];
-      lines.push_back({.name = name, .points = {}});
+      const auto field = [&](Field f) { return keys[i][static_cast<std::size_t>(f)]; };
+      looks[i].dash = place_of(
+          batches, {field(Field::workload), field(Field::context), field(Field::streams), field(Field::tokens)});
+      lines.push_back({.name = name, .look = looks[i]});
     }
     const Spread& y = results[i].tokens_per_s;
     lines[at->second].points.push_back({.x = x(results[i]), .y = y.median, .low = y.min, .high = y.max});
@@ -63,19 +96,41 @@ std::vector<FigureLine> lines_of(std::span<const BenchResult> results, std::span
 
 void draw(const std::filesystem::path& folder, const std::string& name, const std::string& title,
           const std::string& axes, const std::vector<FigureLine>& lines) {
+  constexpr std::array<int, 5> markers{7, 5, 9, 11, 13};  // full; the number before each is its hollow twin
   std::string script = gnuplot_head(title, name) + axes, plots;
   for (std::size_t i = 0; i < lines.size(); ++i) {
     script += fmt::format("$line{} << END\n", i);
     for (const FigurePoint& p : lines[i].points) script += fmt::format("{} {} {} {}\n", p.x, p.y, p.low, p.high);
     script += "END\n";
-    const std::string_view colour = gnuplot_colour(i);
+    const FigureLook& look = lines[i].look;
     plots += fmt::format(
         "{0}$line{1} using 1:2:3:4 with yerrorbars lw 1 pt 0 lc rgb {2} notitle, "
-        "$line{1} using 1:2 with linespoints lw 2 pt {3} ps 0.7 lc rgb {2} title {4} noenhanced",
-        i == 0 ? "plot " : ", ", i, colour, 5 + 2 * (i % 5), gnuplot_text(lines[i].name));
+        "$line{1} using 1:2 with linespoints lw 2 dt {3} pt {4} ps 0.7 lc rgb {2} title {5} noenhanced",
+        i == 0 ? "plot " : ", ", i, gnuplot_colour(look.colour), 1 + look.dash % 5,
+        markers[look.shape % markers.size()] - (look.hollow ? 1 : 0), gnuplot_text(lines[i].name));
   }
   if (!draw_with_gnuplot(folder, name, script + plots + '\n'))
     throw InputError(fmt::format("gnuplot cannot draw {}", (folder / (name + ".gp")).string()));
+}
+
+// Ranges of the axes, speed being logarithmic, and the lines' names at their ends.
+std::string names_at_ends(const std::vector<FigureLine>& lines) {
+  double left = INFINITY, right = -INFINITY, low = INFINITY, high = -INFINITY;
+  for (const FigureLine& line : lines)
+    for (const FigurePoint& p : line.points) {
+      left = std::min(left, p.x), right = std::max(right, p.x);
+      low = std::min(low, p.low), high = std::max(high, p.high);
+    }
+  if (left == right) left -= 1, right += 1;
+  const double room = std::max(1.1, std::pow(high / low, 0.05));
+  low /= room, high *= room;
+  std::vector<EndLabel> labels;
+  for (const FigureLine& line : lines)
+    labels.push_back({.x = (line.points.back().x - left) / (right - left),
+                      .y = std::log(line.points.back().y / low) / std::log(high / low),
+                      .text = line.name,
+                      .colour = gnuplot_colour(line.look.colour)});
+  return fmt::format("set xrange [{}:{}]\nset yrange [{}:{}]\n", left, right, low, high) + gnuplot_end_labels(labels);
 }
 
 }  // namespace
@@ -107,9 +162,10 @@ void make_folder(const std::filesystem::path& folder) {
 }
 
 void draw_figures(std::span<const BenchResult> results, const std::filesystem::path& folder) {
+  const std::vector<FigureLine> by_context = throughput_by_context(results);
   draw(folder, "throughput-context", "Tokens per second over the context",
-       "set xlabel 'context, tokens'\nset ylabel 'tokens/s, all streams'\nset logscale y\n",
-       throughput_by_context(results));
+       "set xlabel 'context, tokens'\nset ylabel 'tokens/s, all streams'\nset logscale y\n" + names_at_ends(by_context),
+       by_context);
   if (results.front().what.kind == BenchCase::Kind::decode)
     draw(folder, "throughput-memory", "Tokens per second over the memory of KV caches",
          "set xlabel 'KV caches, GiB'\nset ylabel 'tokens/s, all streams'\nset logscale xy\n"

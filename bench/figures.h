@@ -1,6 +1,7 @@
 // Figures of a benchmark: throughput against context, throughput against the memory of the KV caches.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -13,11 +14,20 @@ namespace photon {
 struct FigurePoint {
   double x = 0, y = 0, low = 0, high = 0;
 };
+/// How a line looks, the same in every figure of a run: a model has its colour (0: the vanilla model), a protocol its
+/// marker, full for hiergen and hollow for recgen, a precision the marker's shape.  Batches or contexts that make lines
+/// of their own differ in their dashes.
+struct FigureLook {
+  std::size_t colour = 0, shape = 0, dash = 0;
+  bool hollow = false;
+  bool operator==(const FigureLook&) const = default;
+};
 /// Results that differ in what the figure's axes show alone, by rising x; named by what tells them apart from the
 /// others.
 struct FigureLine {
   std::string name;
-  std::vector<FigurePoint> points;
+  FigureLook look{};
+  std::vector<FigurePoint> points{};
 };
 /// Tokens per second (all streams) over the context, that of prefilling being where it ends.
 std::vector<FigureLine> throughput_by_context(std::span<const BenchResult> results);

@@ -47,6 +47,24 @@ TEST(Figures, BatchesMakeLinesOverMemoryAndSeparateThemOverContext) {
   EXPECT_EQ(by_context[1].name, "a 8 streams");
 }
 
+TEST(Figures, AModelLooksTheSameInEachAndTheVanillaOneInAll) {
+  std::vector results{result_of("photon", 1, 0, 50), result_of("photon", 8, 0, 90), result_of("vanilla", 1, 0, 10),
+                      result_of("vanilla", 8, 0, 20), result_of("block", 1, 0, 30)};
+  results[1].what.workload.protocol = Protocol::recgen;
+  results[2].is_vanilla = results[3].is_vanilla = true;
+  for (const auto& lines : {throughput_by_context(results), throughput_by_memory(results)})
+    for (const FigureLine& line : lines) {
+      EXPECT_EQ(line.look.colour, line.name.starts_with("vanilla")  ? 0u
+                                  : line.name.starts_with("photon") ? 1u
+                                                                    : 2u)
+          << line.name;
+      EXPECT_EQ(line.look.hollow, line.name.find("recgen") != std::string::npos) << line.name;
+      for (const FigureLine& other : lines) EXPECT_EQ(line.look == other.look, &line == &other) << line.name;
+    }
+  const std::vector without_vanilla{results.front(), results.back()};
+  for (const FigureLine& line : throughput_by_context(without_vanilla)) EXPECT_NE(line.look.colour, 0u);
+}
+
 TEST(Figures, AWorkloadOfThePaperIsAPointOfItsModelsLine) {
   std::vector results{result_of("a", 64, 2176, 10), result_of("a", 17, 8192, 60)};
   results[0].what.label = "128+2048", results[1].what.label = "128+8064";

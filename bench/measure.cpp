@@ -19,18 +19,17 @@ namespace {
 // Takes a sample: the clock, the traffic and the weights between start and finish.
 class Measurement {
  public:
-  Measurement(Hierarchy& hierarchy, std::span<Sequence* const> batch, bool with_profile)
-      : hierarchy_(hierarchy), batch_(batch), with_profile_(with_profile), kv_(traffic()), work_(hierarchy.work()) {
-    hierarchy_.profile().enable(with_profile);
+  Measurement(Runner& runner, std::span<Sequence* const> batch, bool with_profile)
+      : runner_(runner), batch_(batch), with_profile_(with_profile), kv_(traffic()), work_(runner.work()) {
+    runner_.profile().enable(with_profile);
     start_ = Clock::now();
   }
   Sample finish(std::int64_t tokens) const {
     Sample sample{.seconds = std::chrono::duration<double>(Clock::now() - start_).count(), .tokens = tokens};
-    if (with_profile_)
-      sample.profile.assign(hierarchy_.profile().seconds().begin(), hierarchy_.profile().seconds().end());
-    hierarchy_.profile().enable(false);
+    if (with_profile_) sample.profile.assign(runner_.profile().seconds().begin(), runner_.profile().seconds().end());
+    runner_.profile().enable(false);
     sample.kv = traffic() - kv_;
-    sample.work = hierarchy_.work() - work_;
+    sample.work = runner_.work() - work_;
     for (const Sequence* s : batch_) sample.kv_bytes += s->kv_bytes_growing() + s->kv_bytes_constant();
     return sample;
   }
@@ -43,7 +42,7 @@ class Measurement {
     return sum;
   }
 
-  Hierarchy& hierarchy_;
+  Runner& runner_;
   std::span<Sequence* const> batch_;
   bool with_profile_;
   KvTraffic kv_;
@@ -51,9 +50,9 @@ class Measurement {
   Clock::time_point start_{};
 };
 
-std::string hash_of(MatView<const float> logits) {
+std::string hash_of(const Matrix<float>& logits) {
   std::string bytes;
-  for (std::int64_t r = 0; r < logits.rows; ++r) {
+  for (std::int64_t r = 0; r < logits.rows(); ++r) {
     const auto row = std::as_bytes(logits.row(r));
     bytes.append(reinterpret_cast<const char*>(row.data()), row.size());
   }
@@ -81,28 +80,32 @@ std::int64_t whole_groups(const Spec& spec, std::int64_t tokens) {
   return (tokens + group - 1) / group * group;
 }
 
-ModelBench::ModelBench(Model model, std::uint64_t seed) : model_(std::move(model)), hierarchy_(model_), seed_(seed) {}
+ModelBench::ModelBench(Model model, std::uint64_t seed) : runner_(std::move(model)), seed_(seed) {}
+
+void ModelBench::consume(Sequence& sequence, std::span<const std::int32_t> tokens) {
+  const Extension extension{.sequence = &sequence, .tokens = tokens};
+  runner_.forward({&extension, 1});
+}
 
 // The same token at a position, whatever is asked for.
 std::vector<std::int32_t> ModelBench::random_tokens(std::int64_t from, std::int64_t to) const {
   std::vector<std::int32_t> tokens;
   for (std::int64_t position = from; position < to; ++position)
-    tokens.push_back(
-        static_cast<std::int32_t>(Random(seed_, static_cast<std::uint64_t>(position)).below(model_.spec.vocab_size)));
+    tokens.push_back(static_cast<std::int32_t>(
+        Random(seed_, static_cast<std::uint64_t>(position)).below(runner_.spec().vocab_size)));
   return tokens;
 }
 
 const Sequence& ModelBench::prompt(std::int64_t context) {
   auto after = prompts_.upper_bound(context);
   if (after != prompts_.begin() && std::prev(after)->first == context) return std::prev(after)->second;
-  Sequence longer = after == prompts_.begin() ? Sequence(model_, pool_) : std::prev(after)->second.fork();
-  hierarchy_.prefill(longer, random_tokens(longer.n_tokens, context));
+  Sequence longer = after == prompts_.begin() ? runner_.sequence() : std::prev(after)->second.fork();
+  consume(longer, random_tokens(longer.n_tokens, context));
   return prompts_.emplace(context, std::move(longer)).first->second;
 }
 
 std::vector<Sequence> ModelBench::streams_of(const Workload& workload, bool share) {
-  const Spec& spec = model_.spec;
-  const std::int64_t group = spec.group_tokens();
+  const std::int64_t group = runner_.spec().group_tokens();
   const Sequence& common = prompt(workload.context);
   std::vector<Sequence> streams;
   for (std::int64_t b = 0; b < workload.streams; ++b) {
@@ -110,8 +113,8 @@ std::vector<Sequence> ModelBench::streams_of(const Workload& workload, bool shar
     // The prompt itself is never read, so that the first stream may share its pages.
     if (b > 0 && !share) s.unshare();
     if (workload.phases == Phases::staggered)
-      hierarchy_.prefill(s, random_tokens(s.n_tokens, s.n_tokens + b * group / workload.streams % group));
-    if (workload.protocol == Protocol::recgen) hierarchy_.start_recgen(s);
+      consume(s, random_tokens(s.n_tokens, s.n_tokens + b * group / workload.streams % group));
+    if (workload.protocol == Protocol::recgen) runner_.start_recgen(s);
   }
   return streams;
 }
@@ -124,20 +127,24 @@ Sample ModelBench::decode(const Workload& workload, bool with_profile) {
     return workload.protocol == Protocol::recgen ? decode_recgen(batch, tokens, with_profile)
                                                  : decode_hiergen(batch, tokens, with_profile);
   };
-  run(streams_of(workload, /*share=*/true), whole_groups(model_.spec, 1));  // warm-up
+  run(streams_of(workload, /*share=*/true), whole_groups(runner_.spec(), 1));  // warm-up
   return run(streams_of(workload, /*share=*/false), workload.tokens);
 }
 
 Sample ModelBench::decode_hiergen(std::span<Sequence* const> batch, std::int64_t tokens, bool with_profile) {
-  MatView<const float> logits = hierarchy_.next_logits(batch);
+  Matrix<float> logits(std::ssize(batch), runner_.spec().vocab_size);  // of the last position
+  const std::int64_t last = batch.front()->n_tokens + tokens;
   std::vector<std::int32_t> chosen(batch.size());
-  std::vector<Hierarchy::Extension> extensions;
-  for (std::size_t b = 0; b < batch.size(); ++b) extensions.push_back({batch[b], {&chosen[b], 1}});
-  const Measurement measurement(hierarchy_, batch, with_profile);
-  for (std::int64_t i = 0; i < tokens; ++i) {
-    for (std::size_t b = 0; b < batch.size(); ++b) chosen[b] = argmax(logits.row(static_cast<std::int64_t>(b)));
-    logits = hierarchy_.step(extensions);
-  }
+  std::vector<Extension> extensions;
+  for (Sequence* s : batch) extensions.push_back({.sequence = s, .logits = Logits::next});
+  const auto choose = [&](std::size_t b, std::int64_t, std::span<const float> row) {
+    if (batch.front()->n_tokens == last) std::ranges::copy(row, logits.row(static_cast<std::int64_t>(b)).begin());
+    chosen[b] = argmax(row);
+  };
+  runner_.forward(extensions, choose);
+  for (std::size_t b = 0; b < batch.size(); ++b) extensions[b].tokens = {&chosen[b], 1};
+  const Measurement measurement(runner_, batch, with_profile);
+  for (std::int64_t i = 0; i < tokens; ++i) runner_.forward(extensions, choose);
   Sample sample = measurement.finish(tokens * std::ssize(batch));
   sample.logits_hash = hash_of(logits);
   return sample;
@@ -145,13 +152,13 @@ Sample ModelBench::decode_hiergen(std::span<Sequence* const> batch, std::int64_t
 
 Sample ModelBench::decode_recgen(std::span<Sequence* const> batch, std::int64_t tokens, bool with_profile) {
   const std::int64_t last = batch.front()->n_tokens + tokens - 1;
-  Matrix<float> logits(std::ssize(batch), model_.spec.vocab_size);  // of the last position
+  Matrix<float> logits(std::ssize(batch), runner_.spec().vocab_size);  // of the last position
   const auto choose = [&](std::size_t b, std::int64_t position, std::span<const float> row) {
     if (position == last) std::ranges::copy(row, logits.row(static_cast<std::int64_t>(b)).begin());
     return argmax(row);
   };
-  const Measurement measurement(hierarchy_, batch, with_profile);
-  while (batch.front()->n_tokens <= last) hierarchy_.recgen_group(batch, choose);
+  const Measurement measurement(runner_, batch, with_profile);
+  while (batch.front()->n_tokens <= last) runner_.recgen_group(batch, choose);
   Sample sample = measurement.finish(tokens * std::ssize(batch));
   sample.logits_hash = hash_of(logits);
   return sample;
@@ -165,17 +172,18 @@ Sample ModelBench::prefill(const Workload& workload, bool with_profile) {
     prompt_only.streams = n_streams;
     std::vector<Sequence> streams = streams_of(prompt_only, /*share=*/false);
     const std::vector<Sequence*> batch = pointers(streams);
-    MatView<const float> logits{};
-    const Measurement measurement(hierarchy_, batch, with_profile);
+    const bool recgen = workload.protocol == Protocol::recgen;
+    Matrix<float> logits(1, runner_.spec().vocab_size);
+    const Measurement measurement(runner_, batch, with_profile);
     for (Sequence* s : batch) {
-      hierarchy_.prefill(*s, tokens);
-      if (workload.protocol == Protocol::recgen)
-        hierarchy_.start_recgen(*s);
-      else
-        logits = hierarchy_.next_logits({&s, 1});
+      const Extension extension{.sequence = s, .tokens = tokens, .logits = recgen ? Logits::none : Logits::next};
+      runner_.forward({&extension, 1}, [&](std::size_t, std::int64_t, std::span<const float> row) {
+        std::ranges::copy(row, logits.row(0).begin());
+      });
+      if (recgen) runner_.start_recgen(*s);
     }
     Sample sample = measurement.finish(workload.tokens * n_streams);
-    if (logits.rows > 0) sample.logits_hash = hash_of(logits);
+    if (!recgen) sample.logits_hash = hash_of(logits);
     return sample;
   };
   if (std::exchange(prefilled_, std::max(prefilled_, workload.tokens)) < workload.tokens) run(1);  // warm-up

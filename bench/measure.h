@@ -8,10 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/hierarchy.h"
-#include "engine/kv_cache.h"
-#include "engine/model.h"
-#include "engine/sequence.h"
+#include "engine/runner.h"
 #include "spec/accounting.h"
 
 namespace photon {
@@ -54,8 +51,8 @@ class ModelBench {
  public:
   ModelBench(Model model, std::uint64_t seed);
 
-  const Model& model() const { return model_; }
-  const KvPool& pool() const { return pool_; }
+  const Model& model() const { return runner_.model(); }
+  const KvPool& pool() const { return runner_.pool(); }
   /// Encodes the prompt of a workload, if it is not there yet; samples do so themselves, outside the measured time.
   void prepare(const Workload& workload);
   /// Generates `tokens` tokens in each stream, greedily: choosing them is part of the time.  The streams share no page.
@@ -64,15 +61,14 @@ class ModelBench {
   Sample prefill(const Workload& workload, bool with_profile = false);
 
  private:
+  void consume(Sequence& sequence, std::span<const std::int32_t> tokens);
   const Sequence& prompt(std::int64_t context);
   std::vector<Sequence> streams_of(const Workload& workload, bool share);
   std::vector<std::int32_t> random_tokens(std::int64_t from, std::int64_t to) const;
   Sample decode_hiergen(std::span<Sequence* const> batch, std::int64_t tokens, bool with_profile);
   Sample decode_recgen(std::span<Sequence* const> batch, std::int64_t tokens, bool with_profile);
 
-  Model model_;
-  KvPool pool_;
-  Hierarchy hierarchy_;
+  Runner runner_;
   std::uint64_t seed_;
   std::map<std::int64_t, Sequence> prompts_;  // by context; a longer one shares the pages of a shorter one
   std::int64_t prefilled_ = 0;                // the longest prompt that buffers have grown for

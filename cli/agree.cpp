@@ -49,7 +49,7 @@ Report measure(const AgreeArguments& arguments) {
   if (arguments.input.from_tokens()) texts.push_back(arguments.input.token_ids());
   Engine engine = arguments.engine.open();
   const Model& model = engine.model();
-  if (arguments.greedy > 0) engine.check_protocol(Protocol::recgen);
+  if (arguments.greedy > 0) check_protocol(model.spec, Protocol::recgen);
   if (!arguments.input.from_tokens()) texts = arguments.input.read(model).pieces;
 
   Report report{.model = arguments.engine.model,
@@ -59,7 +59,7 @@ Report measure(const AgreeArguments& arguments) {
                 .protocols = {},
                 .greedy = {}};
   const std::int64_t n_given = arguments.input.from_tokens() ? 0 : 1;  // bos
-  Agreement agreement(engine);
+  Agreement agreement(engine.runner());
   agreement.add(texts, n_given);
   report.protocols = agreement.result();
   if (report.protocols.front().tokens.n_tokens == 0) throw InputError("--tokens: there is nothing to compare on");

@@ -58,7 +58,7 @@ TEST_F(AgreeCommand, TellsTheAgreementOfTheFirstDocumentsWithoutTheirBos) {
     }
   }
   windows.resize(2);
-  Agreement agreement(engine);
+  Agreement agreement(engine.runner());
   agreement.add(windows, 1);
   const auto want = agreement.result();
   EXPECT_EQ(got["texts"], 2);

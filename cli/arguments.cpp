@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -35,6 +36,18 @@ std::string seed_problem(const std::string& text) {
   const char* last = text.data() + text.size();
   const auto [end, error] = std::from_chars(text.data(), last, seed);
   return error == std::errc() && end == last ? "" : fmt::format("'{}' is no integer from 0 to 2^64 - 1", text);
+}
+
+std::string in_flags(const FieldError& error) {
+  static const std::map<std::string, std::string> flags{{"n_tokens", "-n"},
+                                                        {"n_continuations", "--n"},
+                                                        {"kv_budget_bytes", "the KV budget in bytes"},
+                                                        {"max_context", "--n-ctx"},
+                                                        {"prefill_tokens_per_step", "--prefill-tokens"}};
+  const auto known = flags.find(error.field);
+  std::string flag = "--" + error.field;
+  std::ranges::replace(flag, '_', '-');
+  return fmt::format("{} {}", known != flags.end() ? known->second : flag, error.problem);
 }
 
 void EngineArguments::add_to(CLI::App& command) {

@@ -23,6 +23,9 @@ std::vector<std::int32_t> parse_token_ids(std::string_view text);
 /// Empty, or why a text is no 64-bit seed.  CLI11 itself lets larger numbers saturate.
 std::string seed_problem(const std::string& text);
 
+/// The error in a user's words: the flag in place of the field.
+std::string in_flags(const FieldError& error);
+
 /// -m, --dtype, --kv-dtype and --threads.
 struct EngineArguments {
   std::string model, dtype, kv_dtype;

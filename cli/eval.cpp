@@ -47,11 +47,6 @@ std::vector<std::string> task_names(const EvalArguments& arguments) {
   return names;
 }
 
-std::unique_ptr<Scorer> make_scorer(const Engine& engine, Protocol protocol) {
-  if (protocol == Protocol::recgen) return std::make_unique<RecgenScorer>(engine);
-  return std::make_unique<HiergenScorer>(engine);
-}
-
 // "hellaswag 1200/10042  31.5 documents/s  4m40s left", now and then.
 class TaskProgress {
  public:
@@ -120,7 +115,7 @@ void run_eval(const EvalArguments& arguments) {
   std::vector<TaskData> tasks;  // all of them before the first is run: what is broken shows at once
   for (const std::string& name : task_names(arguments))
     warn_of_other_data(tasks.emplace_back(load_task(find_task(name), arguments.data, arguments.few_shot)));
-  const Engine engine = arguments.engine.open();
+  Engine engine = arguments.engine.open();
   const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
   if (!tokenizer)
     throw InputError(fmt::format("{}: has no tokenizer.model, so texts cannot be encoded", arguments.engine.model));
@@ -136,8 +131,8 @@ void run_eval(const EvalArguments& arguments) {
                    arguments.out, program);
   }
 
-  const std::unique_ptr<Scorer> scorer = make_scorer(engine, protocol);
-  Evaluator evaluator(*scorer, *tokenizer, static_cast<std::int32_t>(engine.spec().bos_token_id), arguments.max_length);
+  Scorer scorer(engine.runner(), protocol);
+  Evaluator evaluator(scorer, *tokenizer, static_cast<std::int32_t>(engine.spec().bos_token_id), arguments.max_length);
   ordered_json report{{"model", arguments.engine.model}, {"settings", settings}, {"tasks", ordered_json::array()}};
   using enum TextTable::Align;
   std::vector<TextTable::Column> columns{{"task", left},   {"split", left}, {"n"},     {"few-shot", right, true},

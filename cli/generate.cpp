@@ -30,7 +30,7 @@ struct GenerateArguments {
   CLI::Option* prompt_option = nullptr;
   CLI::Option* seed_option = nullptr;
   double kv_budget_gb = 0;
-  GenerateOptions options{.sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05}};
+  Request request{.n_tokens = 128, .sampler = readable_text()};
   bool stats = false, json = false;
 };
 
@@ -62,21 +62,20 @@ std::vector<std::int32_t> prompt_of(const GenerateArguments& arguments, const En
 }
 
 // Generates with the model of one folder; streams to `out`, if any, prompt first.
-Result run(const GenerateArguments& arguments, const std::string& folder, const GenerateOptions& options,
-           std::ostream* out) {
+Result run(const GenerateArguments& arguments, const std::string& folder, Request request, std::ostream* out) {
   Engine engine = arguments.engine.open(folder);
   const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
-  const std::vector<std::int32_t> prompt = prompt_of(arguments, engine, tokenizer);
+  const std::vector<std::int32_t>& prompt = request.prompt = prompt_of(arguments, engine, tokenizer);
   Result result{.model = folder,
-                .protocol = options.protocol,
+                .protocol = request.protocol,
                 .parameters = count_parameters(engine.spec()).total,
                 .dtype = std::string(to_string(engine.model().dtype)),
                 .kv_dtype = std::string(to_string(engine.model().kv))};
   spdlog::info("{}: {} levels, {:.1f} M parameters, {}; {}; seed {}; {}, {} threads", folder, engine.spec().n_levels(),
-               static_cast<double>(result.parameters) * 1e-6, result.dtype, to_string(options.protocol),
-               options.sampler.seed, kernels().name, threads());
+               static_cast<double>(result.parameters) * 1e-6, result.dtype, to_string(request.protocol),
+               request.sampler.seed, kernels().name, threads());
 
-  const auto n = static_cast<std::size_t>(options.n_continuations);
+  const auto n = static_cast<std::size_t>(request.n_continuations);
   std::vector<TextStream> streams(n, TextStream(tokenizer ? &*tokenizer : nullptr, prompt));
   result.texts.resize(n);
   const bool stream = out != nullptr && n == 1;  // several continuations come one after another at the end
@@ -90,10 +89,11 @@ Result run(const GenerateArguments& arguments, const std::string& folder, const 
     result.texts[i] += text;
     if (stream && !text.empty()) *out << text << std::flush;
   };
-  result.generation = engine.generate(prompt, options, [&](std::size_t i, std::int32_t token) {
+  const auto on_token = [&](std::size_t i, std::int32_t token) {
     write(i, streams[i].add(token));
     return out == nullptr || out->good();
-  });
+  };
+  result.generation = engine.generate(request, on_token, static_cast<std::int64_t>(arguments.kv_budget_gb * 1e9));
   for (std::size_t i = 0; i < n; ++i) write(i, streams[i].finish());
   if (out != nullptr) {
     if (!stream)
@@ -105,8 +105,8 @@ Result run(const GenerateArguments& arguments, const std::string& folder, const 
   return result;
 }
 
-ordered_json to_json(const Result& r, const GenerateOptions& options, double memory_gb_per_s) {
-  const GenerateStats& s = r.generation.stats;
+ordered_json to_json(const Result& r, std::uint64_t seed, double memory_gb_per_s) {
+  const RequestStats& s = r.generation.stats;
   const auto n_decoded = static_cast<double>(std::max<std::int64_t>(1, s.decode_tokens));
   ordered_json stats{
       {"protocol", to_string(r.protocol)},
@@ -114,7 +114,7 @@ ordered_json to_json(const Result& r, const GenerateOptions& options, double mem
       {"kv_dtype", r.kv_dtype},
       {"isa", kernels().name},
       {"threads", threads()},
-      {"seed", options.sampler.seed},
+      {"seed", seed},
       {"parameters", r.parameters},
       {"prompt_tokens", s.prompt_tokens},
       {"generated_tokens", s.generated_tokens},
@@ -127,7 +127,7 @@ ordered_json to_json(const Result& r, const GenerateOptions& options, double mem
       {"context_tokens", s.context_tokens},
       {"kv_bytes_growing", s.kv_bytes_growing},
       {"kv_bytes_constant", s.kv_bytes_constant},
-      {"kv_bytes_peak", s.kv_bytes_peak},
+      {"kv_bytes_peak", r.generation.kv_bytes_peak},
       {"kv_bytes_read", s.prefill_kv.bytes_read + s.decode_kv.bytes_read},
       {"kv_bytes_written", s.prefill_kv.bytes_written + s.decode_kv.bytes_written},
       {"decode_kv_bytes_read_per_token", static_cast<double>(s.decode_kv.bytes_read) / n_decoded},
@@ -137,7 +137,7 @@ ordered_json to_json(const Result& r, const GenerateOptions& options, double mem
   ordered_json json{{"tokens", r.generation.tokens()}, {"text", r.texts.front()}, {"stats", stats}};
   if (r.texts.size() > 1)
     for (std::size_t i = 0; i < r.texts.size(); ++i) {
-      const Continuation& c = r.generation.continuations[i];
+      const GeneratedTokens& c = r.generation.continuations[i];
       json["continuations"].push_back(
           {{"tokens", c.tokens}, {"text", r.texts[i]}, {"stopped_at_eos", c.stopped_at_eos}});
     }
@@ -153,7 +153,7 @@ std::string bytes_text(double bytes) {
 }
 
 void print_stats(const Result& r, double memory_gb_per_s) {
-  const GenerateStats& s = r.generation.stats;
+  const RequestStats& s = r.generation.stats;
   const double n_decoded = static_cast<double>(std::max<std::int64_t>(1, s.decode_tokens));
   fmt::print(stderr, "prefill   {:>10.1f} tokens/s   {} tokens in {:.1f} ms\n", s.prefill_tokens_per_s(),
              s.prompt_tokens, s.prefill_ms);
@@ -161,7 +161,7 @@ void print_stats(const Result& r, double memory_gb_per_s) {
              s.decode_tokens, s.decode_ms);
   fmt::print(stderr, "KV cache  {:>10} growing   + {} constant, at {} tokens of context; {} at its peak\n",
              bytes_text(static_cast<double>(s.kv_bytes_growing)), bytes_text(static_cast<double>(s.kv_bytes_constant)),
-             s.context_tokens, bytes_text(static_cast<double>(s.kv_bytes_peak)));
+             s.context_tokens, bytes_text(static_cast<double>(r.generation.kv_bytes_peak)));
   fmt::print(stderr, "KV moved  {:>10} read, {} written; while decoding {} read per token\n",
              bytes_text(static_cast<double>(s.prefill_kv.bytes_read + s.decode_kv.bytes_read)),
              bytes_text(static_cast<double>(s.prefill_kv.bytes_written + s.decode_kv.bytes_written)),
@@ -186,11 +186,11 @@ void print_comparison(const Result& a, const Result& b) {
   const auto bytes = [&](const char* label, double x, double y) {
     row(label, bytes_text(x), bytes_text(y), x > 0 ? y / x : 0);
   };
-  const GenerateStats &s = a.generation.stats, &t = b.generation.stats;
-  const auto whole = [](const GenerateStats& g) {
+  const RequestStats &s = a.generation.stats, &t = b.generation.stats;
+  const auto whole = [](const RequestStats& g) {
     return static_cast<double>(g.kv_bytes_growing + g.kv_bytes_constant);
   };
-  const auto per_token = [](std::int64_t n, const GenerateStats& g) {
+  const auto per_token = [](std::int64_t n, const RequestStats& g) {
     return static_cast<double>(n) / static_cast<double>(std::max<std::int64_t>(1, g.decode_tokens));
   };
   fmt::print("\n");
@@ -209,30 +209,29 @@ void print_comparison(const Result& a, const Result& b) {
 }
 
 void run_generate(GenerateArguments& arguments) {
-  GenerateOptions& options = arguments.options;
-  options.kv_budget_bytes = static_cast<std::int64_t>(arguments.kv_budget_gb * 1e9);
-  check(options);
-  options.protocol = parse_protocol(arguments.protocol);
+  Request& request = arguments.request;
+  request.protocol = parse_protocol(arguments.protocol);
   if (arguments.seed_option->count() == 0) {
     std::random_device entropy;
-    options.sampler.seed = entropy();
+    request.sampler.seed = entropy();
   }
-  const Result result = run(arguments, arguments.engine.model, options, arguments.json ? nullptr : &std::cout);
+  check_options(request);
+  const Result result = run(arguments, arguments.engine.model, request, arguments.json ? nullptr : &std::cout);
   const double memory_gb_per_s = arguments.stats ? ReadProbe().gb_s() : 0;
 
   std::optional<Result> other;
   if (!arguments.compare.empty()) {
-    GenerateOptions same_length = options;  // memory and speed depend on it
+    Request same_length = request;  // memory and speed depend on it
     same_length.n_tokens = 0;
-    for (const Continuation& c : result.generation.continuations)
+    for (const GeneratedTokens& c : result.generation.continuations)
       same_length.n_tokens = std::max(same_length.n_tokens, std::ssize(c.tokens));
     same_length.ignore_eos = true;
     if (load_spec(arguments.compare).n_levels() == 0) same_length.protocol = Protocol::hiergen;
     other = run(arguments, arguments.compare, same_length, nullptr);
   }
   if (arguments.json) {
-    ordered_json json = to_json(result, options, memory_gb_per_s);
-    if (other) json["compare"] = to_json(*other, options, memory_gb_per_s);
+    ordered_json json = to_json(result, request.sampler.seed, memory_gb_per_s);
+    if (other) json["compare"] = to_json(*other, request.sampler.seed, memory_gb_per_s);
     std::cout << json.dump() << std::endl;
     if (!std::cout.good()) throw Error("standard output: cannot be written");
     return;
@@ -246,8 +245,8 @@ void run_generate(GenerateArguments& arguments) {
 void add_generate(CLI::App& app) {
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* command = app.add_subcommand("generate", "Continue a text, streaming it as it comes");
-  GenerateOptions& options = arguments->options;
-  SamplerOptions& sampler = options.sampler;
+  Request& request = arguments->request;
+  SamplerOptions& sampler = request.sampler;
 
   arguments->engine.add_to(*command);
   auto* source = command->add_option_group("prompt", "What to continue");
@@ -255,9 +254,9 @@ void add_generate(CLI::App& app) {
                                                 "Text; may be empty.  The beginning of a document is put before it");
   source->add_option("--tokens", arguments->tokens, "Token ids 1,2,3, taken literally; may be empty");
   source->require_option(1);
-  command->add_option("-n,--n-tokens", options.n_tokens, "Tokens to generate at most")->capture_default_str();
+  command->add_option("-n,--n-tokens", request.n_tokens, "Tokens to generate at most")->capture_default_str();
   command
-      ->add_option("--n", options.n_continuations,
+      ->add_option("--n", request.n_continuations,
                    "Continuations of the prompt: they share its cache and are decoded together")
       ->capture_default_str();
   command
@@ -283,7 +282,7 @@ void add_generate(CLI::App& app) {
   arguments->seed_option =
       command->add_option("--seed", sampler.seed, "Seed of the drawing (default: random, and printed)")
           ->check(&seed_problem);
-  command->add_flag("--ignore-eos", options.ignore_eos, "Go on after the end of the document (default: off)");
+  command->add_flag("--ignore-eos", request.ignore_eos, "Go on after the end of the document (default: off)");
   command->add_flag("--stats", arguments->stats, "Print speed and memory on standard error (default: off)");
   command->add_flag("--json", arguments->json, "Print one JSON object instead of text (default: off)");
   command->add_option("--compare", arguments->compare,

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/threads.h"
 #include "base/version.h"
+#include "cli/arguments.h"
 #include "cli/commands.h"
 
 int main(int argc, char** argv) {
@@ -39,6 +40,9 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 2;
+  } catch (const photon::FieldError& e) {
+    spdlog::error("{}", photon::in_flags(e));
+    return 1;
   } catch (const std::exception& e) {
     spdlog::error("{}", e.what());
     return 1;

@@ -82,7 +82,7 @@ void score_tokens(const ScoreArguments& arguments) {
 }
 
 void score_text(const ScoreArguments& arguments) {
-  constexpr std::size_t batch = 16;  // pieces at a time: recgen decodes them in step
+  constexpr std::size_t batch = 64;  // pieces at a time: they share each pass through the weights
   const Protocol protocol = parse_protocol(arguments.protocol);
   Engine engine = arguments.engine.open();
   const Text text = arguments.input.read(engine.model());
@@ -136,9 +136,9 @@ void score_beside(const ScoreArguments& arguments) {
   const std::vector<std::int32_t> tokens = input.from_tokens() ? input.token_ids() : std::vector<std::int32_t>();
   EngineArguments as_stored = arguments.engine;
   as_stored.dtype.clear(), as_stored.kv_dtype.clear();
-  const Engine reference = as_stored.open(arguments.compare), model = arguments.engine.open();
+  Engine reference = as_stored.open(arguments.compare), model = arguments.engine.open();
   require_same_tokenizer(reference.model(), model.model());
-  Comparer comparer(reference, model);
+  Comparer comparer(reference.runner(), model.runner());
   if (input.from_tokens()) {
     comparer.add(tokens);
   } else {

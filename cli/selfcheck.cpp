@@ -34,9 +34,12 @@ struct SelfcheckArguments {
 std::vector<std::int32_t> tokens_of(const SelfcheckArguments& arguments, Engine& engine) {
   std::vector<std::int32_t> tokens{static_cast<std::int32_t>(engine.spec().bos_token_id)};
   if (arguments.file.empty()) {
-    const GenerateOptions options{
-        .n_tokens = arguments.n_tokens - 1, .sampler = {.temperature = 1, .seed = 1}, .ignore_eos = true};
-    const auto own = engine.generate(tokens, options).tokens();
+    const auto own = engine
+                         .generate({.prompt = tokens,
+                                    .n_tokens = arguments.n_tokens - 1,
+                                    .sampler = {.temperature = 1, .seed = 1},
+                                    .ignore_eos = true})
+                         .tokens();
     tokens.insert(tokens.end(), own.begin(), own.end());
     return tokens;
   }
@@ -79,7 +82,8 @@ void check_rounded(const SelfcheckArguments& arguments, const Model& as_run, std
   if (as_run.dtype != W::f32 || as_run.kv != K::f32) report(check_protocols(*f32, tokens).front());
   for (const Rounding& r : roundings) {
     try {
-      report(check_rounding(*f32, Engine(arguments.engine.model, r.precision), r.what, r.tolerance, tokens));
+      Engine rounded(arguments.engine.model, r.precision);
+      report(check_rounding(*f32, rounded, r.what, r.tolerance, tokens));
     } catch (const InputError& e) {
       not_measured("KL of " + r.what, e);
     }

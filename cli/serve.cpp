@@ -132,8 +132,8 @@ void serve(const ServeArguments& arguments) {
   if (options.api_keys.empty() && !server.is_local())
     spdlog::warn("others than this machine can reach {}, and no --api-key is set", server.url());
 
-  const Engine engine = arguments.engine.open();
-  Api api(engine.model(), tokenizer_of(engine.model()), options, server.metrics());
+  Engine engine = arguments.engine.open();
+  Api api(engine.runner(), tokenizer_of(engine.model()), options, server.metrics());
   api.add_routes(server.router());
   add_page(server.router());
   server.on_cut_off([&api] { api.cancel_all(); });

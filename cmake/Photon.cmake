@@ -123,10 +123,15 @@ function(photon_hot library)
   target_compile_options(photon_${library} PRIVATE ${PHOTON_HOT})
 endfunction()
 
-# The only place where -m flags appear: a file of one instruction set, chosen at run time.
-function(photon_isa library source)
-  set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${PHOTON_HOT};${ARGN}")
-  target_sources(photon_${library} PRIVATE ${source})
+# The only place where -m flags appear: the files of folder `isa` are one instruction set's, chosen at run time.
+function(photon_isa library isa)
+  file(GLOB sources CONFIGURE_DEPENDS ${isa}/*.cpp)
+  set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${PHOTON_HOT};${ARGN}")
+  target_sources(photon_${library} PRIVATE ${sources})
+  if(PHOTON_TESTS)
+    add_test(NAME ${library}_isa_symbols_${isa} COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM} -DFOLDER=${isa}
+      "-DOBJECTS=$<TARGET_OBJECTS:photon_${library}>" -P ${PROJECT_SOURCE_DIR}/cmake/isa_symbols.cmake)
+  endif()
 endfunction()
 
 function(photon_program name)

@@ -8,50 +8,48 @@
 #include <span>
 #include <vector>
 
-#include "engine/hierarchy.h"
-#include "engine/job.h"
+#include "engine/active_request.h"
+#include "engine/runner.h"
 
 namespace photon {
 
 /// For one thread.
 class Batch {
  public:
-  explicit Batch(Hierarchy& hierarchy) : hierarchy_(hierarchy) {}
+  explicit Batch(Runner& runner) : runner_(runner) {}
 
-  /// Takes started jobs one step further; `prefill_tokens` of prompts, shared by all that have some left.  What a
-  /// listener throws, or logits that are not finite, fail their job alone; where this throws, all have failed.
-  void step(std::span<Job* const> jobs, std::int64_t prefill_tokens);
+  /// Takes started requests one step further; `prefill_tokens` of prompts, shared by all that have some left.  Logits
+  /// that are not finite fail their request alone; where this throws, all have failed.
+  void step(std::span<ActiveRequest* const> requests, std::int64_t prefill_tokens, std::vector<Event>& events);
 
   /// Called where a prompt has reached one of its stops, before its logits are asked for.
-  std::function<void(Job&)> at_stop;
-  /// Called with a stream that has ended and its last state.
-  std::function<void(Job&, Stream&, Sequence)> at_end;
+  std::function<void(ActiveRequest&)> at_stop;
 
  private:
   struct Slice {
-    Job* job = nullptr;
+    ActiveRequest* request = nullptr;
     std::span<const std::int32_t> tokens;
   };
-  struct LogitsRow {  // of a stream, or of all streams of a job whose prompt ends here
-    Job* job = nullptr;
-    Stream* stream = nullptr;
+  struct Asker {  // of a row of logits: a continuation, or all of a request whose prompt ends here
+    ActiveRequest* request = nullptr;
+    Continuation* continuation = nullptr;
   };
 
-  void share_out(std::span<Job* const> jobs, std::int64_t prefill_tokens);
-  void consume(std::span<Job* const> jobs);
-  void score(const Slice& slice);
-  void predict(std::span<Job* const> jobs);
-  void choose(Job& job, Stream& stream, std::span<const float> logits);
-  void decode_groups(std::span<Job* const> jobs, bool one_by_one);
+  void share_out(std::span<ActiveRequest* const> requests, std::int64_t prefill_tokens);
+  void consume(std::span<ActiveRequest* const> requests, std::vector<Event>& events);
+  void predict(std::span<ActiveRequest* const> requests, std::vector<Event>& events);
+  void choose(ActiveRequest& request, Continuation& continuation, std::span<const float> logits,
+              std::vector<Event>& events);
+  void decode_groups(std::span<ActiveRequest* const> requests, bool one_by_one, std::vector<Event>& events);
 
-  Hierarchy& hierarchy_;
+  Runner& runner_;
   Sampler sampler_;
   TokenLogprob logprob_;
   std::size_t first_ = 0;  // who is served first takes turns
   std::vector<Slice> slices_;
-  std::vector<Hierarchy::Extension> extensions_;
+  std::vector<Extension> extensions_;
   std::vector<Sequence*> sequences_;
-  std::vector<LogitsRow> rows_;
+  std::vector<Asker> askers_;
 };
 
 }  // namespace photon

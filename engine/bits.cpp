@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <deque>
+#include <exception>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -18,7 +20,6 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
-#include "engine/hierarchy.h"
 #include "engine/models_testing.h"
 #include "engine/scheduler.h"
 #include "kernels/kernels.h"
@@ -54,50 +55,48 @@ const Types all_types[] = {{"f32", {DType::f32, DType::f32}},
 
 using Tokens = std::span<const std::int32_t>;
 
+Sequence consumed(Runner& runner, Tokens tokens) {
+  Sequence sequence = runner.sequence();
+  const Extension prompt{.sequence = &sequence, .tokens = tokens};
+  runner.forward({&prompt, 1});
+  return sequence;
+}
+
 // The forward pass over a text, whole and from a prefilled prompt on.
-void add_forward(Hash& hash, const Model& model, Tokens tokens) {
-  Hierarchy hierarchy(model);
+void add_forward(Hash& hash, Runner& runner, Tokens tokens) {
   for (const std::size_t prompt : {std::size_t{0}, tokens.size() / 3}) {
-    KvPool pool;
-    Sequence sequence(model, pool);
-    hierarchy.prefill(sequence, tokens.first(prompt));
-    hierarchy.score(sequence, tokens.subspan(prompt),
-                    [&](std::int64_t, std::span<const float> logits) { hash.add(logits); });
+    Sequence sequence = consumed(runner, tokens.first(prompt));
+    const Extension rest{.sequence = &sequence, .tokens = tokens.subspan(prompt), .logits = Logits::given};
+    runner.forward({&rest, 1}, [&](std::size_t, std::int64_t, std::span<const float> logits) { hash.add(logits); });
   }
 }
 
 // Three sequences in step after prompts of other lengths.
-void add_steps(Hash& hash, const Model& model, Tokens tokens) {
-  Hierarchy hierarchy(model);
-  KvPool pool;
-  std::vector<Sequence> sequences;
-  for (std::size_t b = 0; b < 3; ++b) sequences.emplace_back(model, pool);
-  for (std::size_t b = 0; b < 3; ++b) hierarchy.prefill(sequences[b], tokens.first(b * tokens.size() / 5));
-  std::vector<Hierarchy::Extension> batch;
+void add_steps(Hash& hash, Runner& runner, Tokens tokens) {
+  std::deque<Sequence> sequences;
+  for (std::size_t b = 0; b < 3; ++b) sequences.push_back(consumed(runner, tokens.first(b * tokens.size() / 5)));
+  std::vector<Extension> batch;
   for (std::int64_t step = 0; step < 12; ++step) {
     batch.clear();
-    for (Sequence& s : sequences) batch.push_back({&s, tokens.subspan(static_cast<std::size_t>(s.n_tokens), 1)});
-    const MatView<const float> logits = hierarchy.step(batch);
-    for (std::int64_t r = 0; r < logits.rows; ++r) hash.add(std::span<const float>(logits.row(r)));
+    for (Sequence& s : sequences)
+      batch.push_back(
+          {.sequence = &s, .tokens = tokens.subspan(static_cast<std::size_t>(s.n_tokens), 1), .logits = Logits::next});
+    runner.forward(batch, [&](std::size_t, std::int64_t, std::span<const float> logits) { hash.add(logits); });
   }
 }
 
 // Two groups of recgen of two sequences, with the likeliest tokens.
-void add_groups(Hash& hash, const Model& model, Tokens tokens) {
-  Hierarchy hierarchy(model);
-  KvPool pool;
-  const auto group_tokens = static_cast<std::size_t>(model.spec.group_tokens());
+void add_groups(Hash& hash, Runner& runner, Tokens tokens) {
+  const auto group_tokens = static_cast<std::size_t>(runner.spec().group_tokens());
   for (const bool one_by_one : {false, true}) {
-    std::vector<Sequence> sequences;
-    for (std::size_t b = 0; b < 2; ++b) sequences.emplace_back(model, pool);
+    std::deque<Sequence> sequences;
     std::vector<Sequence*> batch;
     for (std::size_t b = 0; b < 2; ++b) {
-      hierarchy.prefill(sequences[b], tokens.first(b * group_tokens));
-      hierarchy.start_recgen(sequences[b]);
-      batch.push_back(&sequences[b]);
+      batch.push_back(&sequences.emplace_back(consumed(runner, tokens.first(b * group_tokens))));
+      runner.start_recgen(*batch.back());
     }
     for (std::int64_t g = 0; g < 2; ++g)
-      hierarchy.recgen_group(
+      runner.recgen_group(
           batch,
           [&](std::size_t, std::int64_t, std::span<const float> logits) {
             hash.add(logits);
@@ -108,64 +107,49 @@ void add_groups(Hash& hash, const Model& model, Tokens tokens) {
 }
 
 // Continuations, sampled and greedy, alone and through the scheduler with log-probabilities.
-class Listener : public RequestListener {
- public:
-  explicit Listener(std::vector<Hash>& hashes) : hashes_(hashes) {}
-  void on_prompt_logprobs(std::span<const TokenLogprob> logprobs) override {
-    for (const TokenLogprob& logprob : logprobs) add(0, 0, &logprob);
-  }
-  bool on_token(std::size_t continuation, std::int32_t token, const TokenLogprob* logprob) override {
-    add(continuation, token, logprob);
-    return true;
-  }
-  void on_eos(std::size_t continuation, std::int32_t token, const TokenLogprob* logprob) override {
-    add(continuation, token, logprob);
-  }
-  void on_done(const RequestStats&, const std::string* error) override {
-    if (error != nullptr) throw Error(*error);
-  }
-
- private:
-  void add(std::size_t continuation, std::int32_t token, const TokenLogprob* logprob) {
-    Hash& hash = hashes_[continuation];
-    hash.add(token);
-    if (logprob == nullptr) return;
-    hash.add(logprob->logprob);
-    for (const auto& [other, value] : logprob->top) hash.add(other), hash.add(value);
-  }
-  std::vector<Hash>& hashes_;
-};
-
 void add_generation(Hash& hash, Engine& engine, Protocol protocol, Tokens tokens) {
   const Tokens prompt = tokens.first(tokens.size() / 4);
   for (const double temperature : {0.0, 0.9}) {
-    const Generation generation = engine.generate(
-        prompt, {.n_tokens = 24,
-                 .n_continuations = 3,
-                 .protocol = protocol,
-                 .sampler = {.repetition_penalty = 1.1, .temperature = temperature, .top_p = 0.95, .seed = 5}});
-    for (const Continuation& c : generation.continuations) hash.add(Tokens(c.tokens));
+    const Generation generation =
+        engine.generate({.prompt = {prompt.begin(), prompt.end()},
+                         .n_tokens = 24,
+                         .n_continuations = 3,
+                         .protocol = protocol,
+                         .sampler = {.repetition_penalty = 1.1, .temperature = temperature, .top_p = 0.95, .seed = 5}});
+    for (const GeneratedTokens& c : generation.continuations) hash.add(Tokens(c.tokens));
   }
   const Score score = engine.score(tokens, protocol);
   hash.add(std::span<const float>(score.logprobs));
   hash.add(Tokens(score.argmax));
 
-  Scheduler scheduler(engine.model(), {.kv_budget_bytes = std::int64_t{1} << 28, .prefill_tokens_per_step = 7});
-  std::vector<Hash> first(2), second(2);
-  Listener listener(first), scored(second);
+  Scheduler scheduler(engine.runner(), {.kv_budget_bytes = std::int64_t{1} << 28, .prefill_tokens_per_step = 7});
+  std::map<RequestId, std::vector<Hash>> hashes;  // of each request, its continuations
+  const auto add = [](Hash& of, std::int32_t token, const std::optional<TokenLogprob>& logprob) {
+    of.add(token);
+    if (!logprob) return;
+    of.add(logprob->logprob);
+    for (const auto& [other, value] : logprob->top) of.add(other), of.add(value);
+  };
   for (const bool score_prompt : {false, true})
-    scheduler.submit({.prompt = {prompt.begin(), prompt.end()},
-                      .n_tokens = 20,
-                      .n_continuations = 2,
-                      .protocol = protocol,
-                      .sampler = {.frequency_penalty = 0.5, .top_k = 20, .seed = 11},
-                      .score_prompt = score_prompt,
-                      .n_top_logprobs = 3},
-                     score_prompt ? scored : listener);
-  while (scheduler.step()) {
-  }
-  for (const auto& hashed : {first, second})
-    for (const Hash& h : hashed) hash.add(h.value());
+    hashes[scheduler.submit({.prompt = {prompt.begin(), prompt.end()},
+                             .n_tokens = 20,
+                             .n_continuations = 2,
+                             .protocol = protocol,
+                             .sampler = {.frequency_penalty = 0.5, .temperature = 0.8, .top_k = 20, .seed = 11},
+                             .score_prompt = score_prompt,
+                             .n_top_logprobs = 3})]
+        .resize(2);
+  for (; !scheduler.idle(); scheduler.settle())
+    for (const Event& event : scheduler.step()) {
+      std::vector<Hash>& of = hashes.at(event.request);
+      if (const auto* scored = std::get_if<PromptScored>(&event.what)) {
+        for (const TokenLogprob& logprob : scored->logprobs) add(of[0], 0, logprob);
+      } else if (const auto* chosen = std::get_if<TokenChosen>(&event.what)) {
+        add(of[chosen->continuation], chosen->token, chosen->logprob);
+      }
+    }
+  for (const auto& [id, of] : hashes)
+    for (const Hash& h : of) hash.add(h.value());
 }
 
 // The lines of the instruction set in use: "isa model dtype protocol", then the hash.
@@ -180,13 +164,13 @@ std::map<std::string, std::string> compute() {
         lines[fmt::format("{} {} {} {}", kernels().name, name, type, protocol)] = fmt::format("{:016x}", hash.value());
       };
       Hash hiergen;
-      add_forward(hiergen, engine.model(), tokens);
-      add_steps(hiergen, engine.model(), tokens);
+      add_forward(hiergen, engine.runner(), tokens);
+      add_steps(hiergen, engine.runner(), tokens);
       add_generation(hiergen, engine, Protocol::hiergen, tokens);
       add("hiergen", hiergen);
       if (engine.spec().n_levels() == 0) continue;
       Hash recgen;
-      add_groups(recgen, engine.model(), tokens);
+      add_groups(recgen, engine.runner(), tokens);
       add_generation(recgen, engine, Protocol::recgen, tokens);
       add("recgen", recgen);
     }
@@ -229,8 +213,8 @@ int run(bool record) {
 
 int main(int argc, char** argv) {
   const char* const wanted = std::getenv("PHOTON_ISA");
-  for (const photon::Kernels* table : photon::all_kernels())
-    if (wanted != nullptr && std::string_view(table->name) == wanted && !table->runs_here()) {
+  for (const photon::Kernels& table : photon::all_kernels())
+    if (wanted != nullptr && std::string_view(table.name) == wanted && !table.runs_here()) {
       std::cout << "skipped: this CPU cannot run " << wanted << "\n";
       return 77;
     }

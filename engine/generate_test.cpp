@@ -13,11 +13,19 @@
 #include "base/error.h"
 #include "engine/models_testing.h"
 #include "engine/reference.h"
+#include "engine/runner_testing.h"
+#include "engine/models_testing.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
 
 namespace photon {
 namespace {
+
+Generation generate(Engine& engine, const std::vector<std::int32_t>& prompt, Request request,
+                    const Engine::OnToken& on_token = {}, std::int64_t kv_budget_bytes = 0) {
+  request.prompt = prompt;
+  return engine.generate(request, on_token, kv_budget_bytes);
+}
 
 SamplerOptions greedy() { return {.temperature = 0}; }
 SamplerOptions drawn() { return {.repetition_penalty = 1.2, .temperature = 1.0, .top_p = 0.95, .seed = 11}; }
@@ -37,7 +45,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, EveryEngine, testing::ValuesIn(tiny_specs()), te
 
 TEST_P(EveryEngine, GreedyHiergenTakesTheLikeliestTokenOfTheForwardPass) {
   const auto prompt = random_tokens(group_tokens() + 1, spec().vocab_size, 1);
-  const Generation g = engine.generate(prompt, {.n_tokens = 20, .sampler = greedy(), .ignore_eos = true});
+  const Generation g = generate(engine, prompt, {.n_tokens = 20, .sampler = greedy(), .ignore_eos = true});
   auto all = prompt;
   all.insert(all.end(), g.tokens().begin(), g.tokens().end());
   ASSERT_EQ(std::ssize(g.tokens()), 20);
@@ -53,10 +61,9 @@ TEST_P(EveryEngine, ExactlyAsManyTokensAsAskedForFromEveryPromptLength) {
     for (std::int64_t n_prompt = 0; n_prompt <= group_tokens() + 1; ++n_prompt)
       for (const std::int64_t n : {std::int64_t{0}, std::int64_t{1}, group_tokens(), group_tokens() + 3}) {
         std::vector<std::int32_t> streamed;
-        const Generation g =
-            engine.generate(random_tokens(n_prompt, spec().vocab_size, 2),
-                            {.n_tokens = n, .protocol = protocol, .sampler = drawn(), .ignore_eos = true},
-                            [&](std::size_t, std::int32_t token) { return streamed.push_back(token), true; });
+        const Generation g = generate(engine, random_tokens(n_prompt, spec().vocab_size, 2),
+                                      {.n_tokens = n, .protocol = protocol, .sampler = drawn(), .ignore_eos = true},
+                                      [&](std::size_t, std::int32_t token) { return streamed.push_back(token), true; });
         EXPECT_EQ(std::ssize(g.tokens()), n);
         EXPECT_EQ(streamed, g.tokens());
         EXPECT_EQ(g.stats.generated_tokens, n);
@@ -68,12 +75,12 @@ TEST_P(EveryEngine, ExactlyAsManyTokensAsAskedForFromEveryPromptLength) {
 TEST_P(EveryEngine, ParallelAndOneByOneChunksGiveTheSameTokens) {
   if (spec().n_levels() == 0) return;
   for (const SamplerOptions& sampler : {greedy(), drawn()}) {
-    GenerateOptions options{.n_tokens = 3 * group_tokens() + 2, .protocol = Protocol::recgen, .sampler = sampler};
+    Request options{.n_tokens = 3 * group_tokens() + 2, .protocol = Protocol::recgen, .sampler = sampler};
     options.ignore_eos = true;
     const auto prompt = random_tokens(3, spec().vocab_size, 3);
-    const auto parallel = engine.generate(prompt, options).tokens();
+    const auto parallel = generate(engine, prompt, options).tokens();
     options.one_by_one = true;
-    EXPECT_EQ(engine.generate(prompt, options).tokens(), parallel);
+    EXPECT_EQ(generate(engine, prompt, options).tokens(), parallel);
   }
 }
 
@@ -82,25 +89,23 @@ TEST_P(EveryEngine, RecgenOfOneLevelIsHiergen) {
   for (const SamplerOptions& sampler : {greedy(), drawn()})
     for (const std::int64_t n_prompt : {0, 1, 4, 7}) {
       const auto prompt = random_tokens(n_prompt, spec().vocab_size, 4);
-      GenerateOptions options{.n_tokens = 30, .sampler = sampler, .ignore_eos = true};
-      const auto exact = engine.generate(prompt, options).tokens();
+      Request options{.n_tokens = 30, .sampler = sampler, .ignore_eos = true};
+      const auto exact = generate(engine, prompt, options).tokens();
       options.protocol = Protocol::recgen;
-      EXPECT_EQ(engine.generate(prompt, options).tokens(), exact) << "prompt of " << n_prompt;
+      EXPECT_EQ(generate(engine, prompt, options).tokens(), exact) << "prompt of " << n_prompt;
     }
 }
 
 TEST_P(EveryEngine, StatsEqualTheAccounting) {
   for (const Protocol protocol : protocols()) {
     const auto prompt = random_tokens(group_tokens() + 2, spec().vocab_size, 5);
-    const GenerateStats s =
-        engine
-            .generate(prompt,
-                      {.n_tokens = 4 * group_tokens(), .protocol = protocol, .sampler = drawn(), .ignore_eos = true})
-            .stats;
+    const Generation g = generate(
+        engine, prompt, {.n_tokens = 4 * group_tokens(), .protocol = protocol, .sampler = drawn(), .ignore_eos = true});
+    const RequestStats& s = g.stats;
     EXPECT_EQ(s.kv_bytes_growing + s.kv_bytes_constant,
               kv_bytes_allocated(spec(), protocol, s.context_tokens, DType::f32));
     EXPECT_EQ(s.kv_bytes_constant, kv_bytes_constant(spec(), protocol, DType::f32));
-    EXPECT_GE(s.kv_bytes_peak, s.kv_bytes_growing + s.kv_bytes_constant);
+    EXPECT_GE(g.kv_bytes_peak, s.kv_bytes_growing + s.kv_bytes_constant);
     EXPECT_GT(s.decode_kv.bytes_read, 0);
     EXPECT_GT(s.decode_kv.bytes_written, 0);
     EXPECT_GT(s.decode_weight_bytes_read, 0);
@@ -127,8 +132,8 @@ TEST(Engine, WeightBytesReadPerTokenAreThoseOfTheAccounting) {
   for (const auto& [type, bytes] : {std::pair{DType::f32, 4.0}, {DType::bf16, 2.0}}) {
     Engine engine(folder.path(), {.weights = type});
     for (const Protocol protocol : {Protocol::hiergen, Protocol::recgen}) {
-      const GenerateOptions options{.n_tokens = 320, .protocol = protocol, .sampler = greedy(), .ignore_eos = true};
-      const GenerateStats s = engine.generate(random_tokens(16, 64, 6), options).stats;
+      const Request options{.n_tokens = 320, .protocol = protocol, .sampler = greedy(), .ignore_eos = true};
+      const RequestStats s = generate(engine, random_tokens(16, 64, 6), options).stats;
       const double got = static_cast<double>(s.decode_weight_bytes_read) / static_cast<double>(s.decode_tokens);
       // The accounting counts norms, but the projection of level-1 content as a look-up; hiergen's first token falls
       // into the prefill.
@@ -159,16 +164,16 @@ class TinyEngine : public testing::Test {
 };
 
 TEST_F(TinyEngine, StopsAtEosAndLeavesItOut) {
-  GenerateOptions options{.n_tokens = 400, .sampler = {.temperature = 2.0, .seed = 3}, .ignore_eos = true};
+  Request options{.n_tokens = 400, .sampler = {.temperature = 2.0, .seed = 3}, .ignore_eos = true};
   const auto eos = static_cast<std::int32_t>(engine.spec().eos_token_id);
   for (const Protocol protocol : {Protocol::hiergen, Protocol::recgen}) {
     options.protocol = protocol;
     options.ignore_eos = true;
-    auto all = engine.generate({}, options).tokens();
+    auto all = generate(engine, {}, options).tokens();
     const auto first = std::ranges::find(all, eos);
     ASSERT_NE(first, all.end());
     options.ignore_eos = false;
-    const Generation g = engine.generate({}, options);
+    const Generation g = generate(engine, {}, options);
     EXPECT_TRUE(g.continuations.front().stopped_at_eos);
     EXPECT_EQ(g.tokens(), std::vector(all.begin(), first));
   }
@@ -177,8 +182,8 @@ TEST_F(TinyEngine, StopsAtEosAndLeavesItOut) {
 TEST_F(TinyEngine, EndsWhenTheCallerHasEnough) {
   for (const Protocol protocol : {Protocol::hiergen, Protocol::recgen}) {
     int calls = 0;
-    const Generation g = engine.generate({}, {.n_tokens = 50, .protocol = protocol, .ignore_eos = true},
-                                         [&](std::size_t, std::int32_t) { return ++calls < 7; });
+    const Generation g = generate(engine, {}, {.n_tokens = 50, .protocol = protocol, .ignore_eos = true},
+                                  [&](std::size_t, std::int32_t) { return ++calls < 7; });
     EXPECT_EQ(calls, 7);
     EXPECT_EQ(std::ssize(g.tokens()), 7);
   }
@@ -186,7 +191,7 @@ TEST_F(TinyEngine, EndsWhenTheCallerHasEnough) {
 
 TEST_F(TinyEngine, TheSeedDecides) {
   const auto with_seed = [&](std::uint64_t seed) {
-    return engine.generate({}, {.n_tokens = 30, .sampler = {.temperature = 1, .seed = seed}, .ignore_eos = true})
+    return generate(engine, {}, {.n_tokens = 30, .sampler = {.temperature = 1, .seed = seed}, .ignore_eos = true})
         .tokens();
   };
   EXPECT_EQ(with_seed(1), with_seed(1));
@@ -205,13 +210,13 @@ void expect_refused(const Call& call, const std::string& named) {
 
 TEST_F(TinyEngine, RefusesWhatItCannotDoByName) {
   const std::vector<std::int32_t> beyond{1, 37}, negative{-1};
-  expect_refused([&] { engine.generate(beyond, {}); }, "37");
+  expect_refused([&] { generate(engine, beyond, {}); }, "37");
   expect_refused([&] { engine.score(negative); }, "-1");
-  expect_refused([&] { engine.generate({}, {.n_tokens = -1}); }, "-n");
-  expect_refused([&] { engine.generate({}, {.sampler = {.temperature = -1}}); }, "--temperature");
+  expect_refused([&] { generate(engine, {}, {.n_tokens = -1}); }, "n_tokens is -1");
+  expect_refused([&] { generate(engine, {}, {.sampler = {.temperature = -1}}); }, "temperature is -1");
   const TestModel vanilla(tiny_spec("vanilla"));
   Engine other(vanilla.path());
-  expect_refused([&] { other.generate({}, {.protocol = Protocol::recgen}); }, "recgen");
+  expect_refused([&] { generate(other, {}, {.protocol = Protocol::recgen}); }, "recgen");
 }
 
 // Weights in the order of the panels, widened.
@@ -242,14 +247,16 @@ TEST(LoadModel, ConvertsOnRequestAndNeverUnasked) {
 }
 
 // Logits of a sequence, one row after another.
-std::vector<float> all_logits(const Model& model, std::span<const std::int32_t> tokens) {
+std::vector<float> all_logits(Runner& runner, std::span<const std::int32_t> tokens) {
   std::vector<float> logits;
-  KvPool pool;
-  Sequence sequence(model, pool);
-  Hierarchy(model).score(sequence, tokens, [&](std::int64_t, std::span<const float> row) {
-    logits.insert(logits.end(), row.begin(), row.end());
-  });
+  Sequence sequence = runner.sequence();
+  score(runner, sequence, tokens,
+        [&](std::int64_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); });
   return logits;
+}
+std::vector<float> all_logits(Model model, std::span<const std::int32_t> tokens) {
+  Runner runner(std::move(model));
+  return all_logits(runner, tokens);
 }
 
 double relative_distance(std::span<const float> a, std::span<const float> b) {
@@ -261,7 +268,7 @@ double relative_distance(std::span<const float> a, std::span<const float> b) {
 
 TEST_P(EveryEngine, QuantisedWeightsAndCachesStayNear) {
   const auto tokens = random_tokens(2 * group_tokens() + 5, spec().vocab_size, 8);
-  const auto exact = all_logits(engine.model(), tokens);
+  const auto exact = all_logits(engine.runner(), tokens);
   const auto distance = [&](const Precision& precision) {
     return relative_distance(all_logits(load_model(folder.path(), precision), tokens), exact);
   };
@@ -277,17 +284,18 @@ TEST_P(EveryEngine, AContinuationIsTheSameWhateverTheirNumber) {
   for (const Protocol protocol : protocols())
     for (const std::int64_t n_prompt : {std::int64_t{0}, group_tokens() - 1, group_tokens() + 1}) {
       const auto prompt = random_tokens(n_prompt, spec().vocab_size, 9);
-      GenerateOptions options{.n_tokens = 2 * group_tokens() + 3, .protocol = protocol, .sampler = drawn()};
+      Request options{.n_tokens = 2 * group_tokens() + 3, .protocol = protocol, .sampler = drawn()};
       options.ignore_eos = false;
       options.n_continuations = 4;
       std::vector<std::vector<std::int32_t>> streamed(4);
-      const Generation four = engine.generate(
-          prompt, options, [&](std::size_t i, std::int32_t token) { return streamed[i].push_back(token), true; });
+      const Generation four = generate(engine, prompt, options, [&](std::size_t i, std::int32_t token) {
+        return streamed[i].push_back(token), true;
+      });
       ASSERT_EQ(four.continuations.size(), 4u);
       for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(streamed[i], four.continuations[i].tokens);
       EXPECT_NE(streamed[0], streamed[1]);
       options.n_continuations = 2;
-      const Generation two = engine.generate(prompt, options);
+      const Generation two = generate(engine, prompt, options);
       EXPECT_EQ(two.continuations[0].tokens, streamed[0]);
       EXPECT_EQ(two.continuations[1].tokens, streamed[1]);
     }
@@ -295,25 +303,25 @@ TEST_P(EveryEngine, AContinuationIsTheSameWhateverTheirNumber) {
 
 TEST_P(EveryEngine, ContinuationsShareThePagesOfTheirPrompt) {
   const std::int64_t n = 40 * group_tokens();
-  GenerateOptions options{.n_tokens = 1, .sampler = drawn(), .ignore_eos = true};
+  Request options{.n_tokens = 1, .sampler = drawn(), .ignore_eos = true};
   options.n_continuations = 3;
-  const GenerateStats s = engine.generate(random_tokens(n, spec().vocab_size, 10), options).stats;
+  const RequestStats s = generate(engine, random_tokens(n, spec().vocab_size, 10), options).stats;
   EXPECT_EQ(s.kv_bytes_constant, 3 * kv_bytes_constant(spec(), Protocol::hiergen, DType::f32));
   EXPECT_EQ(s.kv_bytes_growing, kv_bytes_allocated(spec(), Protocol::hiergen, n, DType::f32) -
                                     kv_bytes_constant(spec(), Protocol::hiergen, DType::f32));
 }
 
 TEST_F(TinyEngine, RefusesWhatDoesNotFitWithBothNumbers) {
-  GenerateOptions options{.n_tokens = 100'000};
-  options.kv_budget_bytes = 1'000'000;
-  expect_refused([&] { engine.generate({}, options); }, "0.001 GB");
+  Request options{.n_tokens = 100'000};
+  const std::int64_t budget = 1'000'000;
+  expect_refused([&] { generate(engine, {}, options, {}, budget); }, "0.001 GB");
   options.n_tokens = 10;
-  EXPECT_NO_THROW(engine.generate({}, options));
+  EXPECT_NO_THROW(generate(engine, {}, options, {}, budget));
   options.n_continuations = 1'000'000;
-  expect_refused([&] { engine.generate({}, options); }, "1000000 continuations");
+  expect_refused([&] { generate(engine, {}, options, {}, budget); }, "1000000 continuations");
   options.n_continuations = 0;
-  expect_refused([&] { engine.generate({}, options); }, "--n");
-  expect_refused([&] { engine.generate({}, {.n_tokens = max_context + 1}); }, "longest context");
+  expect_refused([&] { generate(engine, {}, options); }, "n_continuations");
+  expect_refused([&] { generate(engine, {}, {.n_tokens = max_context + 1}); }, "longest context");
 }
 
 TEST_P(EveryEngine, DamagedWeightsAreAnErrorUnderEveryProtocol) {
@@ -328,7 +336,7 @@ TEST_P(EveryEngine, DamagedWeightsAreAnErrorUnderEveryProtocol) {
   Engine damaged(folder.path());
   for (const Protocol protocol : protocols())
     for (const std::int64_t n_prompt : {std::int64_t{0}, group_tokens() + 1}) try {
-        damaged.generate(random_tokens(n_prompt, spec().vocab_size, 1), {.n_tokens = 3, .protocol = protocol});
+        generate(damaged, random_tokens(n_prompt, spec().vocab_size, 1), {.n_tokens = 3, .protocol = protocol});
         ADD_FAILURE() << "nothing was thrown";
       } catch (const Error& error) {
         EXPECT_NE(std::string(error.what()).find("not finite"), std::string::npos) << error.what();

@@ -46,16 +46,17 @@ void KvPool::shrink() {
       release_pages(pages.free[pages.n_empty++], bytes);
 }
 
-KvCache::KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, DType type)
+KvCache::KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, DType type, std::int64_t spare)
     : pool_(&pool),
       kind_(stack.span.kind),
       type_(type),
       n_layers_(stack.n_layers),
       n_kv_heads_(stack.n_kv_heads),
       head_dim_(stack.head_dim),
+      span_size_(stack.span.size),
       page_positions_(kind_ == Span::Kind::global  ? kv_page_units
                       : kind_ == Span::Kind::chunk ? chunk_positions
-                                                   : stack.span.size),
+                                                   : span_size_ + spare),
       layer_bytes_(n_kv_heads_ * kv_position_bytes(type, head_dim_)) {
   assert(page_positions_ * n_layers_ * layer_bytes_ == page_positions_ * kv_bytes_per_position(stack, type));
   if (!grows()) pages_.push_back(pool_->allocate(page_bytes()));
@@ -68,9 +69,11 @@ KvCache::KvCache(const KvCache& other)
       n_layers_(other.n_layers_),
       n_kv_heads_(other.n_kv_heads_),
       head_dim_(other.head_dim_),
+      span_size_(other.span_size_),
       page_positions_(other.page_positions_),
       layer_bytes_(other.layer_bytes_),
       first_(other.first_),
+      furthest_(other.furthest_),
       pages_(other.pages_) {}
 
 KvCache KvCache::fork() const {
@@ -82,7 +85,7 @@ KvCache KvCache::fork() const {
 void KvCache::own(std::shared_ptr<KvPool::Page>& page) {
   if (page.use_count() == 1) return;
   auto copy = pool_->allocate(page_bytes());
-  std::memcpy(copy->data(), page->data(), static_cast<std::size_t>(page_bytes()));
+  std::memcpy(copy->data(), page->data(), page_bytes());
   page = std::move(copy);
 }
 
@@ -91,8 +94,13 @@ void KvCache::unshare() {
 }
 
 void KvCache::reserve(std::int64_t position) {
+  furthest_ = std::max(furthest_, position);
   while (page_of(position) >= pages_.size()) pages_.push_back(pool_->allocate(page_bytes()));
   own(pages_[page_of(position)]);
+}
+
+void KvCache::take_back_to(std::int64_t position) {
+  if (grows()) pages_.resize(std::min(pages_.size(), position == 0 ? 0 : page_of(position - 1) + 1));
 }
 
 std::int64_t KvCache::bytes_to_come(std::int64_t next, std::int64_t end) const {
@@ -106,9 +114,9 @@ std::int64_t KvCache::first_visible(std::int64_t position) const {
   switch (kind_) {
     case Span::Kind::window:
     case Span::Kind::stream:
-      return std::max(first_, position - page_positions_ + 1);
+      return std::max(first_, position - span_size_ + 1);
     case Span::Kind::block:
-      return position - position % page_positions_;
+      return position - position % span_size_;
     case Span::Kind::global:
     case Span::Kind::chunk:
       return 0;
@@ -121,9 +129,9 @@ std::int64_t KvCache::last_together(std::int64_t position) const {
     case Span::Kind::window:
     case Span::Kind::stream:
       // While the window still begins at the first position, nothing that it shows is overwritten.
-      return std::max(position, first_ + page_positions_ - 1);
+      return std::max(position, first_ + span_size_ - 1);
     case Span::Kind::block:
-      return position - position % page_positions_ + page_positions_ - 1;
+      return position - position % span_size_ + span_size_ - 1;
     case Span::Kind::global:
       return std::numeric_limits<std::int64_t>::max();
     case Span::Kind::chunk:

@@ -80,13 +80,15 @@ struct KvTraffic {
 ///   block(b)   slot p mod b, a new block overwrites the old     sees p - p mod b … p
 ///   chunk      p counts from 0 in each group, R + C - 1 slots   sees 0 … p
 ///
-/// A page holds [layer][kv head][what kernels/attention.h makes of keys and values].  Positions are written in order; a
-/// position may be written once the later ones that it overwrites are no longer needed: last_together() says how many
-/// may be written before the first of them attends.
+/// With n spare positions a ring has w + n (b + n) slots, so that the last n positions may be taken back and written
+/// anew: what their successors see is still there.  A page holds [layer][kv head][what kernels/attention.h makes of
+/// keys and values].  Positions are written in order; a position may be written once the later ones that it overwrites
+/// are no longer needed: last_together() says how many may be written before the first of them attends.
 class KvCache {
  public:
-  /// @param chunk_positions  R + C - 1 for the span `chunk`, not used otherwise.
-  KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, DType type);
+  /// @param chunk_positions  R + C - 1 for the span `chunk`, not used otherwise
+  /// @param spare            positions of window, stream and block beside those that a row sees
+  KvCache(KvPool& pool, const StackSpec& stack, std::int64_t chunk_positions, DType type, std::int64_t spare = 0);
   KvCache(KvCache&&) = default;
   KvCache& operator=(KvCache&&) = default;
 
@@ -99,7 +101,13 @@ class KvCache {
   /// Makes room for a position, in a page that is ours alone: the only call that allocates.
   void reserve(std::int64_t position);
   /// The ring begins anew: positions before this one do not exist.
-  void restart(std::int64_t position) { first_ = position; }
+  void restart(std::int64_t position) { first_ = position, furthest_ = position - 1; }
+  /// Whether all that a position sees is still there, whatever was written after it.
+  bool holds_what_sees(std::int64_t position) const {
+    return grows() || furthest_ - position <= page_positions_ - span_size_;
+  }
+  /// Positions from this one on will be written anew: pages that hold nothing else are given back.
+  void take_back_to(std::int64_t position);
   /// Gives all memory back; the cache cannot be used afterwards.
   void release() { pages_.clear(); }
 
@@ -142,9 +150,11 @@ class KvCache {
   KvPool* pool_;
   Span::Kind kind_;
   DType type_;
-  std::int64_t n_layers_, n_kv_heads_, head_dim_, page_positions_;
-  std::int64_t layer_bytes_;  // of one position
-  std::int64_t first_ = 0;
+  std::int64_t n_layers_, n_kv_heads_, head_dim_;
+  std::int64_t span_size_;                  // positions of window, stream, block that a row sees at most
+  std::int64_t page_positions_;             // slots of a page
+  std::int64_t layer_bytes_;                // of one position
+  std::int64_t first_ = 0, furthest_ = -1;  // that exists, that was written
   std::vector<std::shared_ptr<KvPool::Page>> pages_;
   KvTraffic traffic_;
 };

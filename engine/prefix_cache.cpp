@@ -18,7 +18,7 @@ PrefixCache::Match PrefixCache::find(std::span<const std::int32_t> prompt) {
       match.n_common = std::max(match.n_common, n_common);
     }
     const std::int64_t n = state->sequence.n_tokens;
-    if (n <= match.n_tokens || n > n_common || (state->predicted && n == std::ssize(prompt))) continue;
+    if (n <= match.n_tokens || n > n_common || (state->predicted() && n == std::ssize(prompt))) continue;
     match.n_tokens = n;
     best = state;
   }
@@ -29,9 +29,9 @@ PrefixCache::Match PrefixCache::find(std::span<const std::int32_t> prompt) {
   return match;
 }
 
-void PrefixCache::keep(Text text, Sequence state, bool predicted) {
+void PrefixCache::keep(Text text, Sequence state) {
   assert(state.n_tokens <= std::ssize(*text));
-  const auto tokens = std::span(*text).first(static_cast<std::size_t>(state.n_tokens));
+  const auto tokens = std::span(*text).first(state.n_tokens);
   const auto same =
       std::ranges::find_if(states_, [&](const State& s) { return std::ranges::equal(s.tokens(), tokens); });
   if (same != states_.end()) drop(same);
@@ -42,12 +42,12 @@ void PrefixCache::keep(Text text, Sequence state, bool predicted) {
     held.page = page;
     bytes_ += page->bytes();
   });
-  states_.push_front({.text = std::move(text), .sequence = std::move(state), .predicted = predicted});
+  states_.push_front({.text = std::move(text), .sequence = std::move(state)});
 }
 
 bool PrefixCache::touch(std::span<const std::int32_t> tokens) {
   const auto same = std::ranges::find_if(
-      states_, [&](const State& s) { return !s.predicted && std::ranges::equal(s.tokens(), tokens); });
+      states_, [&](const State& s) { return !s.predicted() && std::ranges::equal(s.tokens(), tokens); });
   if (same == states_.end()) return false;
   use(same);
   return true;

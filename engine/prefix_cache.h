@@ -31,9 +31,7 @@ class PrefixCache {
   Match find(std::span<const std::int32_t> prompt);
 
   /// Keeps a state that has consumed the first state.n_tokens tokens of `text`, in place of one of the same tokens.
-  /// @param predicted  its next token's logits were asked for, so that it must consume a token more before they can be
-  /// asked for again
-  void keep(Text text, Sequence state, bool predicted);
+  void keep(Text text, Sequence state);
   /// Is there such a state?  It counts as used.
   bool touch(std::span<const std::int32_t> tokens);
 
@@ -51,11 +49,10 @@ class PrefixCache {
   struct State {
     Text text;
     Sequence sequence;
-    bool predicted = false;
 
-    std::span<const std::int32_t> tokens() const {
-      return std::span(*text).first(static_cast<std::size_t>(sequence.n_tokens));
-    }
+    std::span<const std::int32_t> tokens() const { return std::span(*text).first(sequence.n_tokens); }
+    // The next token's logits were asked for, so that it must consume a token more before any can be asked for again.
+    bool predicted() const { return sequence.n_predicted > sequence.n_tokens; }
   };
   struct Held {
     std::weak_ptr<KvPool::Page> page;

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/hierarchy.h"
+#include "engine/runner_testing.h"
 #include "engine/models_testing.h"
 #include "kernels/kernels.h"
 
@@ -17,14 +17,17 @@ class Cache : public testing::Test {
   // The state after a text.
   Sequence consumed(std::span<const std::int32_t> beginning) {
     Sequence sequence(model, pool);
-    hierarchy.prefill(sequence, beginning);
+    prefill(runner, sequence, beginning);
     return sequence;
   }
   static PrefixCache::Text text(std::span<const std::int32_t> of) {
     return std::make_shared<const std::vector<std::int32_t>>(of.begin(), of.end());
   }
   void keep(std::span<const std::int32_t> of, std::size_t n, bool predicted = false) {
-    cache.keep(text(of), consumed(of.first(n)), predicted);
+    Sequence state = consumed(of.first(n));
+    Sequence* const batch[] = {&state};
+    if (predicted) next_logits(runner, batch);
+    cache.keep(text(of), std::move(state));
   }
   std::int64_t found(std::span<const std::int32_t> prompt) {
     const PrefixCache::Match match = cache.find(prompt);
@@ -36,9 +39,9 @@ class Cache : public testing::Test {
   }
 
   TestModel folder{tiny_spec("paper")};
-  const Model model = load_model(folder.path());
-  Hierarchy hierarchy{model};
-  KvPool pool;
+  Runner runner{load_model(folder.path())};
+  const Model& model = runner.model();
+  KvPool& pool = runner.pool();
   PrefixCache cache;
   const std::vector<std::int32_t> tokens = random_tokens(600, model.spec.vocab_size, 1);
   const std::span<const std::int32_t> all{tokens};
@@ -114,15 +117,14 @@ TEST_F(Cache, CountsPagesOnceAndKnowsWhichWouldBeFree) {
   Sequence running = consumed(all.first(static_cast<std::size_t>(2 * page_tokens)));
   const std::int64_t alone = pool.bytes_in_use();
   EXPECT_EQ(cache.bytes(), 0);
-  cache.keep(text(all), running.fork(), false);
+  cache.keep(text(all), running.fork());
   const std::int64_t constant = running.kv_bytes_constant();
   EXPECT_EQ(cache.bytes(), alone);  // the growing pages are shared, the rest was copied
   EXPECT_EQ(cache.bytes_alone(), constant);
   EXPECT_EQ(pool.bytes_in_use(), alone + constant);
 
-  hierarchy.consume(
-      std::vector{Hierarchy::Extension{&running, all.subspan(static_cast<std::size_t>(2 * page_tokens), 64)}});
-  cache.keep(text(all), running.fork(), false);
+  prefill(runner, running, all.subspan(static_cast<std::size_t>(2 * page_tokens), 64));
+  cache.keep(text(all), running.fork());
   const std::int64_t growing = running.kv_bytes_growing();
   const std::int64_t pages = cache.bytes() - 2 * constant;
   EXPECT_GE(pages, growing);  // and the first state's pages that were not full
@@ -142,7 +144,7 @@ TEST_F(Cache, HoldsOnlySoManyStates) {
   std::vector<std::int32_t> one{0, 0};
   for (std::size_t i = 0; i < PrefixCache::max_states + 10; ++i) {
     one = {static_cast<std::int32_t>(i), 0};
-    cache.keep(text(one), empty.fork(), false);
+    cache.keep(text(one), empty.fork());
   }
   EXPECT_EQ(cache.n_states(), static_cast<std::int64_t>(PrefixCache::max_states));
   EXPECT_EQ(found(one), 1);
@@ -155,22 +157,18 @@ TEST_F(Cache, HoldsOnlySoManyStates) {
 TEST_F(Cache, AForkOfAKeptPromptPredictsWhatThePromptDoes) {
   for (const NamedSpec& named : tiny_specs()) {
     const TestModel files(named.spec);
-    const Model any = load_model(files.path());
-    Hierarchy h(any);
-    const std::int64_t group = any.spec.group_tokens();
-    const auto prompt = random_tokens(3 * group, any.spec.vocab_size, 2);
-    Sequence sequence(any, pool);
-    h.prefill(sequence, prompt);
+    Runner any(load_model(files.path()));
+    const auto prompt = random_tokens(3 * any.spec().group_tokens(), any.spec().vocab_size, 2);
+    Sequence sequence = any.sequence();
+    prefill(any, sequence, prompt);
     const Sequence kept = sequence.fork_to_keep();
     EXPECT_LE(kept.kv_bytes_constant(), sequence.kv_bytes_constant());
     Sequence fork = kept.fork();
     EXPECT_EQ(fork.kv_bytes_constant(), sequence.kv_bytes_constant());
     Sequence* const first[] = {&sequence};
     Sequence* const second[] = {&fork};
-    const auto want = h.next_logits(first);
-    const std::vector<float> copy(want.row(0).begin(), want.row(0).end());
-    const auto got = h.next_logits(second);
-    EXPECT_TRUE(std::ranges::equal(got.row(0), copy)) << named.name;
+    const auto want = next_logits(any, first), got = next_logits(any, second);
+    EXPECT_TRUE(std::ranges::equal(got.row(0), want.row(0))) << named.name;
   }
 }
 

@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
-#include "engine/hierarchy.h"
 #include "engine/models_testing.h"
 #include "engine/reference.h"
+#include "engine/runner_testing.h"
 #include "engine/sampler.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
@@ -48,11 +48,11 @@ class RecGen : public testing::TestWithParam<NamedSpec> {
 
   Sequence started(std::span<const std::int32_t> tokens) {
     Sequence sequence(model, pool);
-    hierarchy.prefill(sequence, tokens);
-    hierarchy.start_recgen(sequence);
+    prefill(runner, sequence, tokens);
+    runner.start_recgen(sequence);
     return sequence;
   }
-  // Logits and tokens in the order of their positions.
+  // LogitRows and tokens in the order of their positions.
   Output generate(Sequence& sequence, std::int64_t n_groups, const Pick& pick = likeliest, bool one_by_one = false) {
     Output result;
     const std::int64_t first = sequence.n_tokens;
@@ -60,7 +60,7 @@ class RecGen : public testing::TestWithParam<NamedSpec> {
     result.logits.resize(result.tokens.size());
     Sequence* const batch[] = {&sequence};
     for (std::int64_t g = 0; g < n_groups; ++g)
-      hierarchy.recgen_group(
+      runner.recgen_group(
           batch,
           [&](std::size_t, std::int64_t position, std::span<const float> logits) {
             const auto i = static_cast<std::size_t>(position - first);
@@ -72,9 +72,9 @@ class RecGen : public testing::TestWithParam<NamedSpec> {
   }
 
   TestModel folder{GetParam().spec};
-  Model model = load_model(folder.path());
-  Hierarchy hierarchy{model};
-  KvPool pool;
+  Runner runner{load_model(folder.path())};
+  const Model& model = runner.model();
+  KvPool& pool = runner.pool();
 };
 using OneLevel = RecGen;
 using MoreLevels = RecGen;
@@ -126,11 +126,10 @@ TEST_P(RecGen, TheFirstTokenOfAGroupAfterThePromptIsHiergens) {
   for (const std::int64_t groups : {0, 1, 3, 9}) {
     const auto text = prompt(groups);
     Sequence sequence = started(text), exact(model, pool);
-    hierarchy.prefill(exact, text);
+    prefill(runner, exact, text);
     Sequence* const batch[] = {&exact};
-    const auto logits = hierarchy.next_logits(batch).row(0);
-    const std::vector<float> want(logits.begin(), logits.end());
-    EXPECT_EQ(generate(sequence, 1).logits[0], want) << groups << " groups before";
+    const Matrix<float> want = next_logits(runner, batch);
+    EXPECT_TRUE(std::ranges::equal(generate(sequence, 1).logits[0], want.row(0))) << groups << " groups before";
   }
 }
 
@@ -138,15 +137,15 @@ TEST_P(OneLevel, IsHiergen) {
   const auto text = prompt(3);
   Sequence sequence = started(text), exact(model, pool);
   const Output got = generate(sequence, 5);
-  hierarchy.prefill(exact, text);
+  prefill(runner, exact, text);
   Sequence* const batch[] = {&exact};
-  MatView<const float> logits = hierarchy.next_logits(batch);
+  Matrix<float> logits = next_logits(runner, batch);
   for (std::size_t i = 0; i < got.tokens.size(); ++i) {
     EXPECT_EQ(got.logits[i], std::vector<float>(logits.row(0).begin(), logits.row(0).end())) << "token " << i;
     const std::int32_t token = argmax(logits.row(0));
     ASSERT_EQ(got.tokens[i], token);
-    const Hierarchy::Extension next{&exact, {&token, 1}};
-    logits = hierarchy.step({&next, 1});
+    const Extension next{&exact, {&token, 1}};
+    logits = step(runner, {&next, 1});
   }
 }
 
@@ -157,8 +156,8 @@ TEST_P(MoreLevels, IsNotHiergen) {
   std::vector<std::int32_t> all = text;
   all.insert(all.end(), got.tokens.begin(), got.tokens.end());
   std::vector<float> last;
-  hierarchy.score(exact, all,
-                  [&](std::int64_t, std::span<const float> logits) { last.assign(logits.begin(), logits.end()); });
+  score(runner, exact, all,
+        [&](std::int64_t, std::span<const float> logits) { last.assign(logits.begin(), logits.end()); });
   EXPECT_NE(got.logits.back(), last);
 }
 
@@ -189,7 +188,7 @@ TEST_P(RecGen, SequencesInOneBatchDoNotTouchEachOther) {
   std::vector<Sequence*> batch;
   for (Sequence& s : sequences) batch.push_back(&s);
   for (int g = 0; g < 2; ++g)
-    hierarchy.recgen_group(batch, [&](std::size_t b, std::int64_t position, std::span<const float> logits) {
+    runner.recgen_group(batch, [&](std::size_t b, std::int64_t position, std::span<const float> logits) {
       const auto i = static_cast<std::size_t>(position - std::ssize(texts[b]));
       EXPECT_TRUE(std::ranges::equal(alone[b].logits[i], logits)) << "sequence " << b << ", token " << i;
       return argmax(logits);
@@ -198,17 +197,17 @@ TEST_P(RecGen, SequencesInOneBatchDoNotTouchEachOther) {
 
 // ---- tokens given instead of chosen ----
 
-using Logits = std::vector<std::vector<float>>;
+using LogitRows = std::vector<std::vector<float>>;
 
 class ForcedRecGen : public RecGen {
  protected:
-  // Logits of `tokens` after a context of any length.
-  Logits forced(std::span<const std::int32_t> context, std::span<const std::int32_t> tokens) {
+  // LogitRows of `tokens` after a context of any length.
+  LogitRows forced(std::span<const std::int32_t> context, std::span<const std::int32_t> tokens) {
     Sequence sequence(model, pool);
-    hierarchy.prefill(sequence, context);
-    Logits logits(tokens.size());
-    const Hierarchy::Extension all{&sequence, tokens};
-    hierarchy.score_recgen({&all, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
+    prefill(runner, sequence, context);
+    LogitRows logits(tokens.size());
+    const Extension all{&sequence, tokens};
+    runner.score(Protocol::recgen, {&all, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
       auto& of_token = logits.at(static_cast<std::size_t>(position) - context.size());
       EXPECT_TRUE(of_token.empty()) << "visited twice";
       of_token.assign(row.begin(), row.end());
@@ -222,7 +221,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, ForcedRecGen, testing::ValuesIn(specs_where(has_
 TEST_P(ForcedRecGen, TokensHaveTheReferencesLogits) {
   for (const std::int64_t groups : {0, 2}) {
     const auto context = prompt(groups), tokens = prompt(3, /*seed=*/9);
-    const Logits got = forced(context, tokens);
+    const LogitRows got = forced(context, tokens);
     const auto want = reference_recgen_logits(folder.path(), context, tokens);
     double worst = 0;
     for (std::size_t i = 0; i < want.size(); ++i) {
@@ -236,30 +235,30 @@ TEST_P(ForcedRecGen, TokensHaveTheReferencesLogits) {
 
 TEST_P(ForcedRecGen, WhereATextEndsChangesNoLogitsBefore) {
   const auto tokens = prompt(3, /*seed=*/9);
-  const Logits whole = forced({}, tokens);
+  const LogitRows whole = forced({}, tokens);
   for (std::size_t n = 0; n < tokens.size(); ++n)
-    EXPECT_EQ(forced({}, std::span(tokens).first(n)), Logits(whole.begin(), whole.begin() + static_cast<int>(n)));
+    EXPECT_EQ(forced({}, std::span(tokens).first(n)), LogitRows(whole.begin(), whole.begin() + static_cast<int>(n)));
 }
 
 // As in generation: the context's last group is finished by hiergen, then recgen goes on from true units.
 TEST_P(ForcedRecGen, AContextThatEndsInsideAGroupIsFinishedByHiergen) {
   const auto text = prompt(4, /*seed=*/9);
   const std::int64_t T = group_tokens();
-  Logits exact;
+  LogitRows exact;
   Sequence sequence(model, pool);
-  hierarchy.score(sequence, text,
-                  [&](std::int64_t, std::span<const float> row) { exact.emplace_back(row.begin(), row.end()); });
+  score(runner, sequence, text,
+        [&](std::int64_t, std::span<const float> row) { exact.emplace_back(row.begin(), row.end()); });
   for (const std::int64_t n : {std::int64_t{1}, T / 2, T - 1, T + 1}) {
     const auto context = std::span(text).first(static_cast<std::size_t>(n));
     const auto boundary = static_cast<std::size_t>((n + T - 1) / T * T);
-    const Logits got = forced(context, std::span(text).subspan(context.size()));
-    const Logits after = forced(std::span(text).first(boundary), std::span(text).subspan(boundary));
+    const LogitRows got = forced(context, std::span(text).subspan(context.size()));
+    const LogitRows after = forced(std::span(text).first(boundary), std::span(text).subspan(boundary));
     for (std::size_t i = 0; i < got.size(); ++i)
       EXPECT_EQ(got[i],
                 context.size() + i < boundary ? exact[context.size() + i] : after[context.size() + i - boundary])
           << n << " tokens of context, token " << i;
     EXPECT_EQ(forced(context, std::span(text).subspan(context.size()).first(boundary - context.size())),
-              Logits(exact.begin() + static_cast<int>(n), exact.begin() + static_cast<int>(boundary)));
+              LogitRows(exact.begin() + static_cast<int>(n), exact.begin() + static_cast<int>(boundary)));
   }
 }
 
@@ -271,16 +270,16 @@ TEST_P(ForcedRecGen, TextsOfOneBatchDoNotTouchEachOther) {
   const auto T = static_cast<std::size_t>(group_tokens());
   const Part parts[] = {{0, 2 * T}, {1, T - 1}, {T, 1}, {T + 1, 2 * T}, {3, 0}};
   std::vector<Sequence> sequences;
-  std::vector<Hierarchy::Extension> batch;
+  std::vector<Extension> batch;
   for (std::size_t b = 0; b < std::size(parts); ++b) {
-    hierarchy.prefill(sequences.emplace_back(model, pool), std::span(text).first(parts[b].n_context));
+    prefill(runner, sequences.emplace_back(model, pool), std::span(text).first(parts[b].n_context));
   }
-  std::vector<Logits> got;
+  std::vector<LogitRows> got;
   for (std::size_t b = 0; b < std::size(parts); ++b) {
     batch.push_back({&sequences[b], std::span(text).subspan(parts[b].n_context, parts[b].n_tokens)});
     got.emplace_back(parts[b].n_tokens);
   }
-  hierarchy.score_recgen(batch, [&](std::size_t b, std::int64_t position, std::span<const float> row) {
+  runner.score(Protocol::recgen, batch, [&](std::size_t b, std::int64_t position, std::span<const float> row) {
     got[b].at(static_cast<std::size_t>(position) - parts[b].n_context).assign(row.begin(), row.end());
   });
   for (std::size_t b = 0; b < std::size(parts); ++b)
@@ -294,14 +293,14 @@ TEST_P(ForcedRecGen, PiecesAreTheWhole) {
   const std::int64_t T = group_tokens();
   for (const std::int64_t n_context : {std::int64_t{0}, std::int64_t{1}, T + 1}) {
     const auto context = std::span(text).first(static_cast<std::size_t>(n_context));
-    const Logits whole = forced(context, std::span(text).subspan(context.size()));
+    const LogitRows whole = forced(context, std::span(text).subspan(context.size()));
     Sequence sequence(model, pool);
-    hierarchy.prefill(sequence, context);
+    prefill(runner, sequence, context);
     const std::int64_t missing = (T - n_context % T) % T;
     for (const std::int64_t n : {missing / 2, missing - missing / 2, T, std::int64_t{0}, 2 * T, T}) {
       const auto rest = std::span(text).subspan(static_cast<std::size_t>(sequence.n_tokens));
-      const Hierarchy::Extension piece{&sequence, rest.first(std::min(rest.size(), static_cast<std::size_t>(n)))};
-      hierarchy.score_recgen({&piece, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
+      const Extension piece{&sequence, rest.first(std::min(rest.size(), static_cast<std::size_t>(n)))};
+      runner.score(Protocol::recgen, {&piece, 1}, [&](std::size_t, std::int64_t position, std::span<const float> row) {
         EXPECT_TRUE(std::ranges::equal(row, whole.at(static_cast<std::size_t>(position - n_context)))) << position;
       });
     }
@@ -313,7 +312,7 @@ TEST_P(ForcedRecGen, ScoresAreLogProbabilitiesOfTheForcedTokens) {
   Engine engine(folder.path());
   const auto text = prompt(3, /*seed=*/9);
   const auto tokens = std::span(text).first(text.size() - 1);
-  const Logits logits = forced({}, tokens);
+  const LogitRows logits = forced({}, tokens);
   const Score score = engine.score(tokens, Protocol::recgen);
   ASSERT_EQ(score.logprobs.size(), tokens.size());
   for (std::size_t i = 0; i < tokens.size(); ++i) {

@@ -4,10 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -18,7 +21,7 @@
 namespace photon {
 
 // Writes down all that it hears, and holds the scheduler to the order.
-struct Recorder : RequestListener {
+struct Recorder {
   std::map<std::size_t, std::vector<std::int32_t>> tokens;
   std::map<std::size_t, std::vector<TokenLogprob>> logprobs;
   std::vector<TokenLogprob> prompt_logprobs;
@@ -27,37 +30,85 @@ struct Recorder : RequestListener {
   std::int64_t starts = 0, cached = 0, dones = 0;
   RequestStats stats;
   std::string error;
-  std::function<bool(std::size_t, std::int32_t)> answer;  // of on_token
+  std::function<bool(std::size_t, std::int32_t)> answer;  // to a token: false stops its continuation there
+  std::function<void()> at_done;
 
-  void on_start(std::int64_t cached_tokens) override { ++starts, cached = cached_tokens; }
-  void on_prompt_logprobs(std::span<const TokenLogprob> more) override {
+  void hear(const Started& e) { ++starts, cached = e.cached_tokens; }
+  void hear(const PromptScored& e) {
     EXPECT_TRUE(tokens.empty());
-    prompt_logprobs.insert(prompt_logprobs.end(), more.begin(), more.end());
+    prompt_logprobs.insert(prompt_logprobs.end(), e.logprobs.begin(), e.logprobs.end());
   }
-  bool on_token(std::size_t i, std::int32_t token, const TokenLogprob* logprob) override {
+  void hear(const TokenChosen& e) {
     EXPECT_EQ(starts, 1);
     EXPECT_EQ(dones, 0);
-    EXPECT_FALSE(finished.contains(i));
-    tokens[i].push_back(token);
-    if (logprob != nullptr) logprobs[i].push_back(*logprob);
-    return !answer || answer(i, token);
+    EXPECT_FALSE(finished.contains(e.continuation));
+    if (e.is_eos)
+      EXPECT_TRUE(eos.emplace(e.continuation, e.token).second);
+    else
+      tokens[e.continuation].push_back(e.token);
+    if (e.logprob) logprobs[e.continuation].push_back(*e.logprob);
   }
-  void on_eos(std::size_t i, std::int32_t token, const TokenLogprob* logprob) override {
-    EXPECT_FALSE(finished.contains(i));
-    EXPECT_TRUE(eos.emplace(i, token).second);
-    if (logprob != nullptr) logprobs[i].push_back(*logprob);
-  }
-  void on_finish(std::size_t i, FinishReason reason) override {
-    EXPECT_EQ(eos.contains(i), reason == FinishReason::eos);
-    EXPECT_FALSE(finished.contains(i));
+  void hear(const Finished& e) {
+    EXPECT_EQ(eos.contains(e.continuation), e.reason == FinishReason::eos);
+    EXPECT_TRUE(finished.emplace(e.continuation, e.reason).second);
     EXPECT_EQ(dones, 0);
-    finished[i] = reason;
   }
-  void on_done(const RequestStats& s, const std::string* e) override {
+  void hear(const Done& e) {
     ++dones;
-    stats = s;
-    if (e != nullptr) error = *e;
+    stats = e.stats;
+    if (e.failure != nullptr) try {
+        std::rethrow_exception(e.failure);
+      } catch (const std::exception& why) {
+        error = why.what();
+      }
+    if (at_done) at_done();
   }
+};
+
+// A scheduler whose events reach recorders: a step, and then what has ended.
+class RecordedScheduler {
+ public:
+  RecordedScheduler(Runner& runner, const SchedulerOptions& options) : scheduler_(runner, options) {}
+
+  RequestId submit(Request request, Recorder& recorder) {
+    const RequestId id = scheduler_.submit(std::move(request));
+    recorders_[id] = &recorder;
+    return id;
+  }
+  void cancel(RequestId id) {
+    scheduler_.cancel(id);
+    if (!telling_) tell(scheduler_.settle());
+  }
+  // false: nothing is left to do
+  bool step() {
+    if (scheduler_.idle()) return false;
+    tell(scheduler_.step());
+    tell(scheduler_.settle());
+    return true;
+  }
+  Scheduler::Status status() const { return scheduler_.status(); }
+
+ private:
+  void tell(std::span<const Event> told) {
+    telling_ = true;
+    const std::vector<Event> events(told.begin(), told.end());  // who hears of them may submit and cancel
+    for (const Event& event : events) {
+      Recorder& recorder = *recorders_.at(event.request);
+      const auto* chosen = std::get_if<TokenChosen>(&event.what);
+      if (chosen != nullptr && stopped_.contains({event.request, chosen->continuation})) continue;
+      std::visit([&](const auto& what) { recorder.hear(what); }, event.what);
+      if (chosen == nullptr || chosen->is_eos || !recorder.answer) continue;
+      if (recorder.answer(chosen->continuation, chosen->token)) continue;
+      stopped_.emplace(event.request, chosen->continuation);
+      scheduler_.stop(event.request, chosen->continuation, std::ssize(recorder.tokens[chosen->continuation]));
+    }
+    telling_ = false;
+  }
+
+  Scheduler scheduler_;
+  std::map<RequestId, Recorder*> recorders_;
+  std::set<std::pair<RequestId, std::size_t>> stopped_;
+  bool telling_ = false;
 };
 
 inline void expect_same(const Recorder& got, const Recorder& want, const std::string& what) {
@@ -76,17 +127,17 @@ inline void expect_same(const Recorder& got, const Recorder& want, const std::st
 inline constexpr std::int64_t some_budget = std::int64_t{1} << 28;
 inline SchedulerOptions plain() { return {.kv_budget_bytes = some_budget, .prefix_cache = false}; }
 
-inline void run(Scheduler& scheduler) {
+inline void run(RecordedScheduler& scheduler) {
   while (scheduler.step()) {
   }
 }
 
 // A request in a scheduler of its own.
-inline Recorder alone(const Model& model, const Request& request) {
+inline Recorder alone(Runner& runner, const Request& request) {
   SchedulerOptions options = plain();
   options.prefill_tokens_per_step = 1 << 20;
   Recorder recorder;
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   scheduler.submit(request, recorder);
   run(scheduler);
   return recorder;
@@ -137,7 +188,8 @@ class TinyScheduler : public testing::Test {
     return kv_bytes_at_most(model.spec, Protocol::hiergen, n_prompt, n_tokens, 1, model.kv);
   }
   TestModel folder{tiny_spec("paper")};
-  const Model model = load_model(folder.path());
+  Runner runner{load_model(folder.path())};
+  const Model& model = runner.model();
 };
 
 }  // namespace photon

@@ -14,32 +14,33 @@ namespace photon {
 namespace {
 
 // Comparisons are written so that NaN is refused too.
-void require(bool holds, const char* flag, double value, const char* wanted) {
-  if (!holds) throw InputError(fmt::format("{} is {}, must be {}", flag, value, wanted));
+void require(bool holds, const char* field, double value, const char* wanted) {
+  if (!holds) throw FieldError(field, fmt::format("is {}, must be {}", value, wanted));
 }
 
 }  // namespace
 
 void check(const SamplerOptions& o) {
   constexpr double inf = std::numeric_limits<double>::infinity();
-  require(o.temperature >= 0 && o.temperature < inf, "--temperature", o.temperature, "a number from 0 up");
-  require(o.top_k >= 0, "--top-k", static_cast<double>(o.top_k), "0 (all) or more");
-  require(o.top_p > 0 && o.top_p <= 1, "--top-p", o.top_p, "above 0 and at most 1");
-  require(o.min_p >= 0 && o.min_p <= 1, "--min-p", o.min_p, "from 0 to 1");
-  require(o.repetition_penalty > 0 && o.repetition_penalty < inf, "--repetition-penalty", o.repetition_penalty,
+  require(o.temperature >= 0 && o.temperature < inf, "temperature", o.temperature, "a number from 0 up");
+  require(o.top_k >= 0, "top_k", static_cast<double>(o.top_k), "0 (all) or more");
+  require(o.top_p > 0 && o.top_p <= 1, "top_p", o.top_p, "above 0 and at most 1");
+  require(o.min_p >= 0 && o.min_p <= 1, "min_p", o.min_p, "from 0 to 1");
+  require(o.repetition_penalty > 0 && o.repetition_penalty < inf, "repetition_penalty", o.repetition_penalty,
           "a number above 0");
-  require(std::isfinite(o.frequency_penalty), "--frequency-penalty", o.frequency_penalty, "a finite number");
-  require(std::isfinite(o.presence_penalty), "--presence-penalty", o.presence_penalty, "a finite number");
+  require(std::isfinite(o.frequency_penalty), "frequency_penalty", o.frequency_penalty, "a finite number");
+  require(std::isfinite(o.presence_penalty), "presence_penalty", o.presence_penalty, "a finite number");
   for (const auto& [token, bias] : o.logit_bias) {
-    require(token >= 0, "a token of the logit bias", token, "0 or more");
-    require(std::isfinite(bias), "a logit bias", bias, "a finite number");
+    if (token < 0) throw FieldError("logit_bias", fmt::format("names token {}, must be 0 or more", token));
+    if (!std::isfinite(bias))
+      throw FieldError("logit_bias", fmt::format("of token {} is {}, must be a finite number", token, bias));
   }
 }
 
 void require_finite(std::span<const float> logits, std::int64_t position) {
   if (!std::ranges::all_of(logits, [](float x) { return std::isfinite(x); }))
-    throw Error(
-        fmt::format("the logits at position {} are not finite: are the weights damaged? Try --dtype f32", position));
+    throw Error(fmt::format(
+        "the logits at position {} are not finite: are the weights damaged? Try f32 weights and caches", position));
 }
 
 std::int32_t argmax(std::span<const float> logits) {

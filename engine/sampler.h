@@ -9,24 +9,27 @@
 
 namespace photon {
 
-/// Applied in this order.  A value that does nothing is the default, except for the temperature.
+/// Applied in this order.  The default of each does nothing: tokens are drawn from what the model says.
 struct SamplerOptions {
   double repetition_penalty =
       1.0;  // > 0: logits of tokens among the last 64 are divided (if positive) or multiplied by it
   double frequency_penalty = 0;  // subtracted from a token's logit for each time that it was generated
   double presence_penalty = 0;   // subtracted once if it was generated at all
   std::vector<std::pair<std::int32_t, double>> logit_bias{};  // added to a token's logit; of equal ids all
-  double temperature = 0.8;                                   // >= 0; 0 takes the largest logit, ties to the lowest id
+  double temperature = 1.0;                                   // >= 0; 0 takes the largest logit, ties to the lowest id
   std::int64_t top_k = 0;                                     // keeps the k largest; 0 keeps all
   double top_p = 1.0;  // keeps the fewest that together have at least this probability; 0 < p <= 1
   double min_p = 0.0;  // keeps those with at least min_p times the largest probability; 0 <= p <= 1
   std::uint64_t seed = 0;
 };
 
+/// For text that people read: the likelier tokens only, a little sharpened, as llama.cpp does it.
+inline SamplerOptions readable_text() { return {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05}; }
+
 /// How many of the latest tokens the repetition penalty looks at.
 inline constexpr std::int64_t repetition_window = 64;
 
-/// @throws InputError naming the first option that is out of range, as a command-line flag.
+/// @throws FieldError naming the first option that is out of range.
 void check(const SamplerOptions& options);
 
 /// The tokens before the one to choose, as far as penalties see them: the repetition penalty all, frequency and

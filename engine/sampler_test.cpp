@@ -142,31 +142,31 @@ TEST(Sampler, ExtremeButAllowedOptionsStillGiveAToken) {
     }
 }
 
-TEST(Sampler, RefusesOptionsOutOfRangeByTheirFlag) {
+TEST(Sampler, RefusesOptionsOutOfRangeByTheirName) {
   const double nan = std::numeric_limits<double>::quiet_NaN(), inf = std::numeric_limits<double>::infinity();
   const std::vector<std::pair<SamplerOptions, std::string>> wrong{
-      {{.temperature = -1}, "--temperature"},
-      {{.temperature = nan}, "--temperature"},
-      {{.temperature = inf}, "--temperature"},
-      {{.top_k = -1}, "--top-k"},
-      {{.top_p = 0}, "--top-p"},
-      {{.top_p = 1.01}, "--top-p"},
-      {{.top_p = nan}, "--top-p"},
-      {{.min_p = -0.1}, "--min-p"},
-      {{.min_p = 2}, "--min-p"},
-      {{.repetition_penalty = 0}, "--repetition-penalty"},
-      {{.repetition_penalty = nan}, "--repetition-penalty"},
-      {{.repetition_penalty = inf}, "--repetition-penalty"},
-      {{.frequency_penalty = nan}, "--frequency-penalty"},
-      {{.presence_penalty = -inf}, "--presence-penalty"},
-      {{.logit_bias = {{3, 1.0}, {-1, 1.0}}}, "a token of the logit bias is -1"},
-      {{.logit_bias = {{3, inf}}}, "a logit bias"}};
-  for (const auto& [options, flag] : wrong) {
+      {{.temperature = -1}, "temperature"},
+      {{.temperature = nan}, "temperature"},
+      {{.temperature = inf}, "temperature"},
+      {{.top_k = -1}, "top_k"},
+      {{.top_p = 0}, "top_p"},
+      {{.top_p = 1.01}, "top_p"},
+      {{.top_p = nan}, "top_p"},
+      {{.min_p = -0.1}, "min_p"},
+      {{.min_p = 2}, "min_p"},
+      {{.repetition_penalty = 0}, "repetition_penalty"},
+      {{.repetition_penalty = nan}, "repetition_penalty"},
+      {{.repetition_penalty = inf}, "repetition_penalty"},
+      {{.frequency_penalty = nan}, "frequency_penalty"},
+      {{.presence_penalty = -inf}, "presence_penalty"},
+      {{.logit_bias = {{3, 1.0}, {-1, 1.0}}}, "logit_bias names token -1"},
+      {{.logit_bias = {{3, inf}}}, "logit_bias of token 3 is inf"}};
+  for (const auto& [options, named] : wrong) {
     try {
       check(options);
-      ADD_FAILURE() << flag << " was accepted";
+      ADD_FAILURE() << named << " was accepted";
     } catch (const InputError& e) {
-      EXPECT_NE(std::string(e.what()).find(flag), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find(named), std::string::npos) << e.what();
     }
   }
 }

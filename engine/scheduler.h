@@ -3,11 +3,13 @@
 // prompt was cut, nor on whether its beginning was found in the prefix cache: bit for bit.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
-#include "engine/model.h"
 #include "engine/request.h"
+#include "engine/runner.h"
 
 namespace photon {
 
@@ -28,21 +30,27 @@ class QueueFull : public Error {
 /// For one thread.
 class Scheduler {
  public:
-  using RequestId = std::uint64_t;
+  /// Borrows the runner, which nobody else may use meanwhile.
+  Scheduler(Runner& runner, const SchedulerOptions& options);
+  ~Scheduler();  ///< frees what is left
 
-  Scheduler(const Model& model, const SchedulerOptions& options);
-  ~Scheduler();  ///< cancels what is left
-
-  /// Queues a request.  The listener must live until its on_done().
-  /// @throws InputError for what can never run: ids outside the vocabulary, sampler options out of range, a context or
-  /// KV bytes beyond the limits, with both numbers.  @throws QueueFull.  Nothing was queued then.
-  RequestId submit(Request request, RequestListener& listener);
-  /// Ends a request where it is, in the queue, in prefill or between two tokens; its memory is free on return.
-  /// Unknown and ended requests are ignored.
+  /// Queues a request.
+  /// @throws InputError for what can never run: ids outside the vocabulary, options out of range, a context or KV bytes
+  /// beyond the limits, with both numbers.  @throws QueueFull.  Nothing was queued then.
+  RequestId submit(Request request);
+  /// Ends a request where it is, in the queue, in prefill or between two tokens; its memory is free on return, its last
+  /// events come with settle().  Unknown and ended requests are ignored.
   void cancel(RequestId id);
+  /// Ends a continuation after its first n tokens, of those that step() has told of.
+  void stop(RequestId id, std::size_t continuation, std::int64_t n_tokens);
+
   /// One pass: admits what fits, takes slices of prompts and the next token (recgen: group) of every continuation.
-  /// false: nothing was left to do.
-  bool step();
+  std::span<const Event> step();
+  /// Ends what has ended, or was cancelled: tells of it and gives its memory back.  After each step; between the two,
+  /// whoever has heard of a token may stop() there.  The events of either are valid until the next call of either.
+  std::span<const Event> settle();
+  /// Nothing is left to do, nor to be told.
+  bool idle() const;
 
   struct Status {
     std::int64_t queued = 0, prefilling = 0, decoding = 0;  // requests

@@ -25,7 +25,7 @@ TEST_F(TinyScheduler, RefusesWhatCanNeverRunWithBothNumbers) {
   options.max_sequences = 4;
   options.max_queue = 2;
   Recorder recorder, second, third;
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   const auto refused = [&](Request r, const std::string& why) {
     try {
       scheduler.submit(std::move(r), recorder);
@@ -44,9 +44,9 @@ TEST_F(TinyScheduler, RefusesWhatCanNeverRunWithBothNumbers) {
   r.n_continuations = std::numeric_limits<std::int64_t>::max();
   refused(r, "at most 4");
   r.n_continuations = 0;
-  refused(r, "0 continuations");
+  refused(r, "n_continuations is 0");
   r = request(1, -1);
-  refused(r, "-1 tokens");
+  refused(r, "n_tokens is -1");
   r = request(3, 1);
   r.prompt[2] = 37;
   refused(r, "token 3 of the input is 37");
@@ -54,10 +54,10 @@ TEST_F(TinyScheduler, RefusesWhatCanNeverRunWithBothNumbers) {
   r.sampler.temperature = -1;
   refused(r, "temperature");
   r.sampler = {.logit_bias = {{37, 1.0}}};
-  refused(r, "bias names token 37");
+  refused(r, "logit_bias names token 37");
   r = request(3, 1);
   r.n_top_logprobs = 38;
-  refused(r, "log-probabilities of 38 tokens");
+  refused(r, "n_top_logprobs is 38");
   EXPECT_EQ(recorder.dones, 0);
   EXPECT_EQ(scheduler.status().queued, 0);
   EXPECT_FALSE(scheduler.step());
@@ -81,14 +81,14 @@ TEST_F(TinyScheduler, RefusesOptionsOutOfRange) {
            [](SchedulerOptions& o) { o.prefill_tokens_per_step = 0; }}) {
     SchedulerOptions options = plain();
     change(options);
-    EXPECT_THROW(Scheduler(model, options), InputError);
+    EXPECT_THROW(Scheduler(runner, options), InputError);
   }
 }
 
 TEST_F(TinyScheduler, FirstComeFirstServedWithoutStarvingTheLargeOne) {
   SchedulerOptions options = plain();
   options.kv_budget_bytes = 4 * at_most(20, 20);
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   std::vector<int> order;
   std::deque<Recorder> recorders(40);
   const std::int64_t large = 400;  // nearly the whole budget
@@ -114,7 +114,7 @@ TEST_F(TinyScheduler, FirstComeFirstServedWithoutStarvingTheLargeOne) {
 TEST_F(TinyScheduler, NoMoreSequencesRunThanAllowed) {
   SchedulerOptions options = plain();
   options.max_sequences = 5;
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   std::deque<Recorder> recorders(9);
   for (Recorder& recorder : recorders) {
     Request r = request(10, 20);
@@ -140,9 +140,9 @@ Spec thin(Spec spec) {
 // Requests of 8,192 tokens that 2 GiB admit, of 64 that ask.
 std::int64_t admitted(const std::string& config, DType kv) {
   const Spec spec = thin(load_spec(PHOTON_SOURCE_DIR "/configs/" + config + ".json"));
-  const Model model = random_model(spec, {.weights = DType::int8, .kv = kv}, 1);
+  Runner runner(random_model(spec, {.weights = DType::int8, .kv = kv}, 1));
   std::deque<Recorder> recorders(64);
-  Scheduler scheduler(model, {.kv_budget_bytes = std::int64_t{2} << 30, .prefill_tokens_per_step = 64});
+  RecordedScheduler scheduler(runner, {.kv_budget_bytes = std::int64_t{2} << 30, .prefill_tokens_per_step = 64});
   for (Recorder& recorder : recorders)
     scheduler.submit({.prompt = random_tokens(8064, spec.vocab_size, 1), .n_tokens = 128}, recorder);
   scheduler.step();

@@ -1,4 +1,4 @@
-// Cancellation, listeners that throw, logits that are not finite: they stay with their request.
+// Cancellation and logits that are not finite: they stay with their request.
 #include "engine/scheduler.h"
 
 #include <gtest/gtest.h>
@@ -23,7 +23,7 @@ TEST_F(TinyScheduler, CancellingInTheQueueInPrefillAndInDecodeFreesTheMemoryAtOn
   options.prefill_tokens_per_step = 16;
   options.max_sequences = 2;
   Recorder decoding, prefilling, queued;
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   const auto a = scheduler.submit(request(5, 100), decoding);
   scheduler.step();
   const auto b = scheduler.submit(request(500, 100), prefilling);
@@ -57,12 +57,12 @@ TEST_F(TinyScheduler, AThousandCancellationsLeaveSurvivorsAndMemoryAsTheyWere) {
   SchedulerOptions options = plain();
   options.prefill_tokens_per_step = 24;
   options.max_sequences = 12;
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   std::vector<Request> kinds;
   std::vector<Recorder> want;
   for (int i = 0; i < 6; ++i) {
     kinds.push_back(random_request(model.spec, random, 60));
-    want.push_back(alone(model, kinds.back()));
+    want.push_back(alone(runner, kinds.back()));
   }
   struct Survivor {
     std::size_t kind = 0;
@@ -70,7 +70,7 @@ TEST_F(TinyScheduler, AThousandCancellationsLeaveSurvivorsAndMemoryAsTheyWere) {
   };
   std::deque<Survivor> survivors;
   std::deque<Recorder> victims;
-  std::vector<Scheduler::RequestId> ids;
+  std::vector<RequestId> ids;
   int cancelled = 0;
   while (cancelled < 1000) {
     victims.emplace_back();
@@ -97,44 +97,6 @@ TEST_F(TinyScheduler, AThousandCancellationsLeaveSurvivorsAndMemoryAsTheyWere) {
   EXPECT_EQ(status.queued + status.prefilling + status.decoding + status.sequences, 0);
 }
 
-TEST_F(TinyScheduler, AListenerThatThrowsFailsOnlyItsOwnRequest) {
-  const Request good = request(20, 10, 4);
-  const Recorder want = alone(model, good);
-  for (const int when : {0, 1, 2, 3, 4}) {
-    struct Thrower : Recorder {
-      int when = 0;
-      void maybe(int now) const {
-        if (now == when) throw std::runtime_error("no more");
-      }
-      void on_start(std::int64_t n) override { Recorder::on_start(n), maybe(0); }
-      void on_prompt_logprobs(std::span<const TokenLogprob> l) override { Recorder::on_prompt_logprobs(l), maybe(1); }
-      bool on_token(std::size_t i, std::int32_t token, const TokenLogprob* l) override {
-        const bool more = Recorder::on_token(i, token, l);
-        if (tokens[i].size() == 3) maybe(2);
-        return more;
-      }
-      void on_finish(std::size_t i, FinishReason r) override { Recorder::on_finish(i, r), maybe(3); }
-      void on_done(const RequestStats& s, const std::string* e) override { Recorder::on_done(s, e), maybe(4); }
-    };
-    Scheduler scheduler(model, plain());
-    Recorder before, after;
-    Thrower thrower;
-    thrower.when = when;
-    scheduler.submit(good, before);
-    Request bad = request(20, 10, 5);
-    bad.n_continuations = 2;
-    bad.score_prompt = true;
-    scheduler.submit(bad, thrower);
-    scheduler.submit(good, after);
-    run(scheduler);
-    expect_same(before, want, "before");
-    expect_same(after, want, "after");
-    EXPECT_EQ(thrower.dones, 1);
-    EXPECT_EQ(thrower.error, when == 4 ? "" : "no more") << when;
-    EXPECT_EQ(scheduler.status().kv_bytes_reserved, 0);
-  }
-}
-
 TEST_F(TinyScheduler, LogitsThatAreNotFiniteFailOnlyTheirRequestAndPoisonNoMemory) {
   Model damaged = load_model(folder.path());
   const auto width = static_cast<std::size_t>(model.spec.d_embed);
@@ -143,18 +105,19 @@ TEST_F(TinyScheduler, LogitsThatAreNotFiniteFailOnlyTheirRequestAndPoisonNoMemor
     model.embedding(static_cast<std::int64_t>(token), std::span(embed).subspan(token * width, width));
   std::ranges::fill(std::span(embed).subspan(9 * width, width), std::numeric_limits<float>::quiet_NaN());
   damaged.embed.values = std::as_bytes(std::span(embed));
+  Runner damaged_runner(std::move(damaged));
 
   Request good = request(40, 30, 4), bad = request(60, 10, 5);
   for (auto& token : good.prompt) token = token == 9 ? 8 : token;
   good.sampler.logit_bias = {{9, -1000.0}};
   bad.prompt[20] = 9;
-  const Recorder want = alone(model, good);
+  const Recorder want = alone(runner, good);
   for (const bool prefix_cache : {false, true})
     for (const bool score_prompt : {false, true})
       for (const Protocol protocol : {Protocol::hiergen, Protocol::recgen}) {
         SchedulerOptions options = plain();
         options.prefix_cache = prefix_cache;
-        Scheduler scheduler(damaged, options);
+        RecordedScheduler scheduler(damaged_runner, options);
         bad.score_prompt = score_prompt;
         bad.protocol = protocol;
         for (int round = 0; round < 2; ++round) {
@@ -173,15 +136,11 @@ TEST_F(TinyScheduler, LogitsThatAreNotFiniteFailOnlyTheirRequestAndPoisonNoMemor
       }
 }
 
-TEST_F(TinyScheduler, AListenerMaySubmitAndCancelWhileItIsTold) {
-  Scheduler scheduler(model, plain());
-  Recorder victim, next;
-  Scheduler::RequestId victim_id = 0;
-  struct Meddler : Recorder {
-    std::function<void()> at_done;
-    void on_done(const RequestStats& s, const std::string* e) override { Recorder::on_done(s, e), at_done(); }
-  } meddler;
-  Scheduler::RequestId own = 0;
+TEST_F(TinyScheduler, WhoHearsOfATokenMaySubmitAndCancel) {
+  RecordedScheduler scheduler(runner, plain());
+  Recorder victim, next, meddler;
+  RequestId victim_id = 0;
+  RequestId own = 0;
   meddler.answer = [&](std::size_t, std::int32_t) {
     if (meddler.tokens[0].size() == 2) scheduler.cancel(victim_id);
     if (meddler.tokens[0].size() == 4) scheduler.cancel(own);

@@ -18,7 +18,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, EveryPrefixCache, testing::ValuesIn(tiny_specs()
 
 SchedulerOptions caching() { return {.kv_budget_bytes = some_budget}; }
 
-Recorder ask(Scheduler& scheduler, const Request& request) {
+Recorder ask(RecordedScheduler& scheduler, const Request& request) {
   Recorder recorder;
   scheduler.submit(request, recorder);
   run(scheduler);
@@ -27,8 +27,8 @@ Recorder ask(Scheduler& scheduler, const Request& request) {
 }
 
 TEST_P(EveryPrefixCache, AConversationReusesEveryTurnBeforeIt) {
-  const Model model = load_model(folder.path());
-  Scheduler scheduler(model, caching());
+  Runner runner(load_model(folder.path()));
+  RecordedScheduler scheduler(runner, caching());
   std::vector<std::int32_t> talk;
   std::int64_t consumed = 0;
   for (std::uint64_t turn = 0; turn < 6; ++turn) {
@@ -41,7 +41,7 @@ TEST_P(EveryPrefixCache, AConversationReusesEveryTurnBeforeIt) {
                           .n_top_logprobs = 1};
     const Recorder got = ask(scheduler, request);
     EXPECT_EQ(got.cached, consumed >= 32 ? consumed : 0) << "turn " << turn;
-    Recorder want = alone(model, request);
+    Recorder want = alone(runner, request);
     expect_same(got, want, "turn " + std::to_string(turn));
     talk.insert(talk.end(), got.tokens.at(0).begin(), got.tokens.at(0).end());
     consumed = std::ssize(talk) - 1;  // the last token was not consumed
@@ -51,38 +51,38 @@ TEST_P(EveryPrefixCache, AConversationReusesEveryTurnBeforeIt) {
   request.sampler = {.temperature = 1, .seed = 3};
   const Recorder got = ask(scheduler, request);
   EXPECT_EQ(got.cached, consumed);
-  expect_same(got, alone(model, request), "recgen");
+  expect_same(got, alone(runner, request), "recgen");
   // Exactly what was consumed, but whose logits were asked for: its last boundary serves instead.
   request.prompt.pop_back();
   const Recorder again = ask(scheduler, request);
   EXPECT_LE(again.cached, consumed);
-  expect_same(again, alone(model, request), "again");
+  expect_same(again, alone(runner, request), "again");
 }
 
 // The prompt's last boundary comes soon after an answer, whose decoders have begun: its state needs them.
 TEST_P(EveryPrefixCache, AShortQuestionAfterAnAnswerIsFoundAgain) {
-  const Model model = load_model(folder.path());
+  Runner runner(load_model(folder.path()));
   Request request{.prompt = random_tokens(2 * group() + 40, spec().vocab_size, 1),
                   .n_tokens = group() + 3,
                   .sampler = {.temperature = 1},
                   .ignore_eos = true};
   for (std::int64_t n = 1; n <= group() + 1; n += 1 + group() / 8) {
-    Scheduler scheduler(model, caching());
+    RecordedScheduler scheduler(runner, caching());
     const Recorder answer = ask(scheduler, request);
     Request next = request;
     next.prompt.insert(next.prompt.end(), answer.tokens.at(0).begin(), answer.tokens.at(0).end());
     next.prompt.resize(next.prompt.size() + static_cast<std::size_t>(n), 3);
     next.protocol = protocols().back();
     next.n_continuations = 2;
-    const Recorder want = alone(model, next);
+    const Recorder want = alone(runner, next);
     for (int i = 0; i < 2; ++i) expect_same(ask(scheduler, next), want, "question of " + std::to_string(n));
   }
 }
 
 TEST_P(EveryPrefixCache, TheSamePromptAgainIsFoundUpToItsLastBoundary) {
-  const Model model = load_model(folder.path());
+  Runner runner(load_model(folder.path()));
   for (const std::int64_t n : {10 * group() + 40, 10 * group() + 40 + group() - 1}) {
-    Scheduler scheduler(model, caching());
+    RecordedScheduler scheduler(runner, caching());
     for (const Protocol protocol : protocols()) {
       const Request request{.prompt = random_tokens(n, spec().vocab_size, 1),
                             .n_tokens = group() + 2,
@@ -92,13 +92,13 @@ TEST_P(EveryPrefixCache, TheSamePromptAgainIsFoundUpToItsLastBoundary) {
       const Recorder first = ask(scheduler, request), second = ask(scheduler, request);
       EXPECT_EQ(second.cached, n / group() * group());
       expect_same(second, first, "second");
-      expect_same(second, alone(model, request), "alone");
+      expect_same(second, alone(runner, request), "alone");
     }
   }
 }
 
 TEST_F(TinyScheduler, WhatTwoPromptsShareTheThirdReuses) {
-  Scheduler scheduler(model, caching());
+  RecordedScheduler scheduler(runner, caching());
   const auto shared = random_tokens(211, model.spec.vocab_size, 1);
   std::vector<std::int64_t> cached;
   for (std::uint64_t i = 0; i < 4; ++i) {
@@ -106,7 +106,7 @@ TEST_F(TinyScheduler, WhatTwoPromptsShareTheThirdReuses) {
     r.prompt.front() = static_cast<std::int32_t>(i);  // they part here
     r.prompt.insert(r.prompt.begin(), shared.begin(), shared.end());
     const Recorder got = ask(scheduler, r);
-    expect_same(got, alone(model, r), "prompt " + std::to_string(i));
+    expect_same(got, alone(runner, r), "prompt " + std::to_string(i));
     cached.push_back(got.cached);
   }
   EXPECT_EQ(cached, (std::vector<std::int64_t>{0, 128, 208, 208}));
@@ -126,7 +126,7 @@ TEST_F(TinyScheduler, TheCacheGivesWayToRequestsAndTheBudgetHolds) {
   SchedulerOptions options = caching();
   options.kv_budget_bytes = 6 * at_most(200, 50);
   options.prefill_tokens_per_step = 100;
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   Random random(3);
   std::deque<Recorder> recorders;
   std::vector<Request> requests;
@@ -151,7 +151,7 @@ TEST_F(TinyScheduler, TheCacheGivesWayToRequestsAndTheBudgetHolds) {
   while (step()) {
   }
   for (std::size_t i = 0; i < requests.size(); ++i)
-    expect_same(recorders[i], alone(model, requests[i]), "request " + std::to_string(i));
+    expect_same(recorders[i], alone(runner, requests[i]), "request " + std::to_string(i));
   EXPECT_GT(most, options.kv_budget_bytes * 8 / 10);  // it was full
   EXPECT_GT(scheduler.status().prefix_hits, 10);
 
@@ -168,7 +168,7 @@ TEST_F(TinyScheduler, ACachedBeginningIsReservedOnce) {
   SchedulerOptions options = caching();
   const std::int64_t n = 16 * 16 * 8, each = at_most(n + 20, 10);  // eight full pages of the top level
   options.kv_budget_bytes = 2 * each;
-  Scheduler scheduler(model, options);
+  RecordedScheduler scheduler(runner, options);
   Request r = request(n, 10);
   ask(scheduler, r);
   std::deque<Recorder> recorders(8);

@@ -21,8 +21,7 @@ std::int64_t GroupLayout::replay_from(std::int64_t row) const {
 
 std::span<const float> UnitBuffer::at(std::int64_t unit, std::int64_t n) const {
   assert(first_ <= unit && unit + n <= end_);
-  return std::span(values_).subspan(static_cast<std::size_t>((unit - first_) * width_),
-                                    static_cast<std::size_t>(n * width_));
+  return std::span(values_).subspan((unit - first_) * width_, n * width_);
 }
 
 void UnitBuffer::append(MatView<const float> units) {
@@ -47,23 +46,75 @@ void UnitBuffer::drop_before(std::int64_t unit) {
   first_ = unit;
 }
 
-Sequence::Sequence(const Model& model, KvPool& pool) : model_(&model), pool_(&pool) {
+void UnitBuffer::drop_from(std::int64_t unit) {
+  if (unit >= end_) return;
+  first_ = std::min(first_, unit);  // then it is empty
+  end_ = unit;
+  values_.resize((end_ - first_) * width_);
+}
+
+Sequence::Sequence(const Model& model, KvPool& pool, std::int64_t spare_tokens)
+    : model_(&model), pool_(&pool), spare_tokens_(spare_tokens) {
   const Spec& spec = model.spec;
   const std::int64_t L = spec.n_levels();
   for (std::int64_t l = 0; l <= L; ++l) units.emplace_back(l == L ? -1 : 0, spec.width(l));
   if (spec.trunk)
-    encoders.emplace_back(pool, *spec.trunk, 0, model.kv);
+    encoders.emplace_back(pool, *spec.trunk, 0, model.kv, spare_encoder_positions(spec, 0, spare_tokens));
   else
     units_of(L).append(model.start);
   for (std::int64_t l = 1; l <= L; ++l) {
-    encoders.emplace_back(pool, spec.level(l).encoder, 0, model.kv);
+    encoders.emplace_back(pool, spec.level(l).encoder, 0, model.kv, spare_encoder_positions(spec, l, spare_tokens));
     decoders.emplace_back().caches.push_back(decoder_cache(l));
   }
 }
 
 KvCache Sequence::decoder_cache(std::int64_t l) const {
   const LevelSpec& level = model_->spec.level(l);
-  return KvCache(*pool_, level.decoder, level.converter_len + level.chunk_size - 1, model_->kv);
+  return KvCache(*pool_, level.decoder, level.converter_len + level.chunk_size - 1, model_->kv,
+                 spare_decoder_positions(model_->spec, l, spare_tokens_));
+}
+
+std::int64_t DecoderState::begin_of(const GroupLayout& layout, std::int64_t unit) const {
+  return std::max(fed, layout.replay_from(layout.row_of(unit)));
+}
+
+void DecoderState::take_back_to(const GroupLayout& layout, std::int64_t unit) {
+  if (!layout.stream) {  // the cache may hold a later group: this one begins anew
+    fed = std::min(fed, layout.start_of(unit / layout.C));
+  } else if (const std::int64_t resume = layout.resume_at(unit);
+             resume >= exact_from && caches.front().holds_what_sees(resume)) {
+    fed = std::min(fed, resume);
+  } else {  // what it holds is for later rows alone
+    fed = exact_from = 0;
+    caches.front().restart(0);
+  }
+}
+
+void Sequence::advance(std::int64_t n) {
+  n_tokens += n;
+  furthest_ = std::max(furthest_, n_tokens);
+}
+
+std::int64_t Sequence::earliest_after(std::int64_t n) const {
+  return std::max<std::int64_t>(0, std::max(furthest_, n_tokens + n) - spare_tokens_);
+}
+
+void Sequence::take_back(std::int64_t n) {
+  assert(protocol == Protocol::hiergen && 0 <= n && n <= may_take_back());
+  if (n == 0) return;
+  const Spec& spec = model_->spec;
+  n_tokens -= n;
+  n_predicted = std::min(n_predicted, n_tokens);
+  for (std::int64_t l = 0; l <= spec.n_levels(); ++l) units_of(l).drop_from(n_tokens / spec.chunk_tokens(l));
+  if (spec.trunk) encoders.front().take_back_to(units_held(spec, 0, n_tokens));
+  std::int64_t unit = n_tokens;  // of level l-1: the first that may be predicted again
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const GroupLayout layout(spec.level(l));
+    encoder(l).take_back_to(units_held(spec, l, n_tokens));
+    unit = std::min(unit, n_tokens / spec.chunk_tokens(l - 1));  // nor has it been content yet
+    decoder(l).take_back_to(layout, unit);
+    unit = layout.group_from(decoder(l).begin_of(layout, unit));
+  }
 }
 
 void Sequence::keep_top_only() {
@@ -95,6 +146,16 @@ std::int64_t kv_bytes(const Sequence& sequence, bool growing) {
 
 }  // namespace
 
+Sequence::Sequence(const Sequence& other, Copy)
+    : n_tokens(other.n_tokens),
+      n_predicted(other.n_predicted),
+      protocol(other.protocol),
+      units(other.units),
+      model_(other.model_),
+      pool_(other.pool_),
+      spare_tokens_(other.spare_tokens_),
+      furthest_(other.furthest_) {}
+
 Sequence Sequence::fork() const {
   Sequence other = fork_to_keep();
   for (std::size_t i = 0; i < decoders.size(); ++i) {
@@ -106,11 +167,11 @@ Sequence Sequence::fork() const {
 }
 
 Sequence Sequence::fork_to_keep() const {
-  Sequence other(*model_, *pool_, n_tokens, protocol);
-  other.units = units;
+  Sequence other(*this, Copy());
   for (const KvCache& cache : encoders) other.encoders.push_back(cache.fork());
   for (const DecoderState& decoder : decoders) {
-    DecoderState& copy = other.decoders.emplace_back(DecoderState{.fed = decoder.fed});
+    DecoderState& copy =
+        other.decoders.emplace_back(DecoderState{.fed = decoder.fed, .exact_from = decoder.exact_from});
     if (decoder.fed == 0) continue;
     for (const KvCache& cache : decoder.caches) copy.caches.push_back(cache.fork());
   }
@@ -144,16 +205,16 @@ std::int64_t Sequence::kv_bytes_to_come(Protocol to, std::int64_t begin, std::in
   const Spec& spec = model_->spec;
   const std::int64_t L = spec.n_levels();
   const auto pages = [&](std::int64_t l, std::int64_t T) {
-    const std::int64_t held = l == 0 ? units.front().end() + 1 : units[static_cast<std::size_t>(l)].end();
-    return encoders[static_cast<std::size_t>(std::max<std::int64_t>(0, l - 1))].bytes_to_come(held,
-                                                                                              units_held(spec, l, T));
+    const std::int64_t held = l == 0 ? units.front().end() + 1 : units[l].end();
+    return encoders[std::max<std::int64_t>(0, l - 1)].bytes_to_come(held, units_held(spec, l, T));
   };
   if (spec.trunk) return pages(0, end);
   std::int64_t bytes = pages(L, end);
   if (protocol == Protocol::recgen) return bytes;
   for (std::int64_t l = 1; l < L; ++l) bytes += pages(l, to == Protocol::recgen ? begin : end);
   if (to == Protocol::recgen)
-    bytes += std::max<std::int64_t>(0, photon::kv_bytes_constant(spec, to, model_->kv) - kv_bytes_constant());
+    bytes +=
+        std::max<std::int64_t>(0, photon::kv_bytes_constant(spec, to, model_->kv, spare_tokens_) - kv_bytes_constant());
   return bytes;
 }
 

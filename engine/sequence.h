@@ -37,6 +37,9 @@ struct GroupLayout {
   std::int64_t content_from(std::int64_t row) const;
   /// Where the stack must begin so that every later output from `row` on is exact.
   std::int64_t replay_from(std::int64_t row) const;
+  /// Where a `stream` goes on, with the rows before still in its cache, so that `unit` is predicted: a prefix is fed
+  /// whole.
+  std::int64_t resume_at(std::int64_t unit) const { return unit % C == 0 ? start_of(unit / C) : row_of(unit); }
 };
 
 /// Consecutive units of one level, by their absolute index: [first(), end()).
@@ -54,6 +57,7 @@ class UnitBuffer {
   /// Counts a unit that nobody will read, nor any before it.
   void skip();
   void drop_before(std::int64_t unit);
+  void drop_from(std::int64_t unit);
 
  private:
   std::int64_t first_, end_, width_;
@@ -63,12 +67,19 @@ class UnitBuffer {
 struct DecoderState {
   std::vector<KvCache> caches{};  // one; in recgen one for each group that a `chunk` decoder runs at once
   std::int64_t fed = 0;           // rows of the layout before this one are in the cache, or not needed
+  std::int64_t exact_from = 0;    // a `stream` decoder that began here or before has exact outputs from this row on
+
+  /// Where it has to begin, or to go on, so that its predictions from `unit` on are exact.
+  std::int64_t begin_of(const GroupLayout& layout, std::int64_t unit) const;
+  /// `unit` and later ones may be predicted again.
+  void take_back_to(const GroupLayout& layout, std::int64_t unit);
 };
 
 /// Move-only, copied by fork(): its caches live in the pool, which outlives it.
 class Sequence {
  public:
-  Sequence(const Model& model, KvPool& pool);
+  /// @param spare_tokens  how many of its latest tokens may be taken back at most; bounded caches are larger for it
+  Sequence(const Model& model, KvPool& pool, std::int64_t spare_tokens = 0);
 
   /// The same state; pages are shared until one of the two writes into them.  Its traffic begins at 0.
   Sequence fork() const;
@@ -77,6 +88,16 @@ class Sequence {
   Sequence fork_to_keep() const;
   /// Gives this sequence pages of its own for all that it shares.
   void unshare();
+
+  /// Tokens were consumed.
+  void advance(std::int64_t n);
+  /// hiergen: the last n <= may_take_back() tokens were never consumed, and no later logits asked for.
+  void take_back(std::int64_t n);
+  std::int64_t spare_tokens() const { return spare_tokens_; }
+  /// No more than spare_tokens() before the furthest that was ever consumed.
+  std::int64_t may_take_back() const { return n_tokens - earliest_after(0); }
+  /// The number of tokens that it may be taken back to once it has consumed n more.
+  std::int64_t earliest_after(std::int64_t n) const;
 
   /// recgen's caches: no encoder below the top, and a cache for each group that a `chunk` decoder runs at once.
   void keep_top_only();
@@ -94,6 +115,8 @@ class Sequence {
   void for_each_page(const std::function<void(const std::shared_ptr<KvPool::Page>&)>& visit) const;
 
   std::int64_t n_tokens = 0;  // consumed so far
+  std::int64_t n_predicted =
+      0;  // of these and the next one, those before it need no logits any more: they were asked for
   Protocol protocol = Protocol::hiergen;
   /// units[l], l = 0…L: X⁽ˡ⁾ (recgen: X̂⁽ˡ⁾ below the top), as far back as a chunk or a decoder still wants them.  Those
   /// of the top level are conditions: unit -1 is the start latent, or what the vanilla trunk makes of bos.
@@ -101,17 +124,18 @@ class Sequence {
   std::vector<KvCache> encoders;       // encoders[l-1]; of the vanilla model the trunk
   std::vector<DecoderState> decoders;  // decoders[l-1]
 
-  UnitBuffer& units_of(std::int64_t l) { return units[static_cast<std::size_t>(l)]; }
-  KvCache& encoder(std::int64_t l) { return encoders[static_cast<std::size_t>(l - 1)]; }
-  DecoderState& decoder(std::int64_t l) { return decoders[static_cast<std::size_t>(l - 1)]; }
+  UnitBuffer& units_of(std::int64_t l) { return units[l]; }
+  KvCache& encoder(std::int64_t l) { return encoders[l - 1]; }
+  DecoderState& decoder(std::int64_t l) { return decoders[l - 1]; }
 
  private:
-  Sequence(const Model& model, KvPool& pool, std::int64_t tokens, Protocol kept)
-      : n_tokens(tokens), protocol(kept), model_(&model), pool_(&pool) {}
+  struct Copy {};
+  Sequence(const Sequence& other, Copy);
   KvCache decoder_cache(std::int64_t l) const;
 
   const Model* model_;
   KvPool* pool_;
+  std::int64_t spare_tokens_ = 0, furthest_ = 0;
 };
 
 }  // namespace photon

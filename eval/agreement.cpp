@@ -14,8 +14,7 @@ constexpr std::size_t most_texts = 8;                     // decoded in step: th
 constexpr std::int64_t kv_bytes = std::int64_t{1} << 30;  // that a batch may take
 
 std::int64_t whole_groups(const Spec& spec) {
-  const std::int64_t group_tokens = spec.group_tokens();
-  return std::max<std::int64_t>(1, slice_tokens / group_tokens) * group_tokens;
+  return std::max<std::int64_t>(1, slice_tokens / spec.group_tokens()) * spec.group_tokens();
 }
 
 double cosine_of(std::span<const float> a, std::span<const float> b) {
@@ -29,8 +28,7 @@ double cosine_of(std::span<const float> a, std::span<const float> b) {
 
 }  // namespace
 
-Agreement::Agreement(const Engine& engine)
-    : engine_(engine), model_(engine.model()), slice_(whole_groups(model_.spec)), hierarchy_(model_) {
+Agreement::Agreement(Runner& runner) : runner_(runner), model_(runner.model()), slice_(whole_groups(model_.spec)) {
   for (Pass* pass : {&hiergen_, &recgen_})
     for (std::int64_t l = 1; l < L(); ++l) {
       const std::int64_t slots = model_.spec.chunk_tokens(L()) / model_.spec.chunk_tokens(l);
@@ -39,7 +37,7 @@ Agreement::Agreement(const Engine& engine)
 }
 
 void Agreement::add(std::span<const std::vector<std::int32_t>> texts, std::int64_t n_given) {
-  for (const auto& text : texts) engine_.check_tokens(text);
+  for (const auto& text : texts) check_tokens(model_.spec, text);
   while (!texts.empty()) {
     const std::size_t n = batch_size(texts);
     add_batch(texts.first(n), n_given);
@@ -60,9 +58,8 @@ std::size_t Agreement::batch_size(std::span<const std::vector<std::int32_t>> tex
 void Agreement::add_batch(std::span<const std::vector<std::int32_t>> texts, std::int64_t n_given) {
   for (Pass* pass : {&forward_, &hiergen_, &recgen_}) {
     pass->sequences.clear();
-    for (std::size_t b = 0; b < texts.size(); ++b) pass->sequences.emplace_back(model_, pool_);
+    for (std::size_t b = 0; b < texts.size(); ++b) pass->sequences.push_back(runner_.sequence());
   }
-  for (Sequence& s : hiergen_.sequences) hierarchy_.prefill(s, {});
   std::size_t longest = 0;
   for (const auto& text : texts) longest = std::max(longest, text.size());
   Parts parts(texts.size());
@@ -80,7 +77,7 @@ void Agreement::add_batch(std::span<const std::vector<std::int32_t>> texts, std:
     run_recgen(parts);
     compare(recgen_, parts, n_given);
   }
-  hierarchy_.watch_units({});
+  runner_.watch_units({});
 }
 
 // The forward pass shows X, the protocols X̂.
@@ -89,7 +86,7 @@ void Agreement::start(Pass& pass, bool predicted) {
   pass.logits.resize(B * slice_, model_.spec.vocab_size);
   pass.units.resize(static_cast<std::size_t>(std::max<std::int64_t>(1, L())));
   for (std::int64_t l = 1; l < L(); ++l) pass.units_of(l).resize(B * slice_units(l), model_.spec.width(l));
-  hierarchy_.watch_units([this, &pass, predicted](const Hierarchy::Unit& u) {
+  runner_.watch_units([this, &pass, predicted](const Unit& u) {
     if (u.predicted != predicted) return;
     const std::int64_t b = u.sequence - pass.sequences.data(), i = u.index - first_ / model_.spec.chunk_tokens(u.level);
     std::ranges::copy(u.x, pass.units_of(u.level).row(b * slice_units(u.level) + i).begin());
@@ -103,40 +100,40 @@ void Agreement::keep(Pass& pass, std::size_t b, std::int64_t position, std::span
 
 void Agreement::run_forward(const Parts& parts) {
   start(forward_, /*predicted=*/false);
-  for (std::size_t b = 0; b < parts.size(); ++b)
-    hierarchy_.score(forward_.sequences[b], parts[b], [&](std::int64_t position, std::span<const float> logits) {
-      keep(forward_, b, position, logits);
-    });
+  score(forward_, parts, Protocol::hiergen);
+}
+
+void Agreement::score(Pass& pass, const Parts& parts, Protocol protocol) {
+  std::vector<Extension> batch;
+  for (std::size_t b = 0; b < parts.size(); ++b) batch.push_back({&pass.sequences[b], parts[b]});
+  runner_.score(protocol, batch, [&](std::size_t b, std::int64_t position, std::span<const float> logits) {
+    keep(pass, b, position, logits);
+  });
 }
 
 void Agreement::run_hiergen(const Parts& parts) {
   start(hiergen_, /*predicted=*/true);
   std::vector<std::size_t> active;
-  std::vector<Sequence*> sequences;
-  std::vector<Hierarchy::Extension> tokens;
+  std::vector<Extension> next, tokens;
   for (std::size_t i = 0; i < static_cast<std::size_t>(slice_); ++i) {
-    active.clear(), sequences.clear(), tokens.clear();
+    active.clear(), next.clear(), tokens.clear();
     for (std::size_t b = 0; b < parts.size(); ++b) {
       if (i >= parts[b].size()) continue;
       active.push_back(b);
-      sequences.push_back(&hiergen_.sequences[b]);
-      tokens.push_back({&hiergen_.sequences[b], parts[b].subspan(i, 1)});
+      next.push_back({.sequence = &hiergen_.sequences[b], .logits = Logits::next});
+      tokens.push_back({.sequence = &hiergen_.sequences[b], .tokens = parts[b].subspan(i, 1)});
     }
     if (active.empty()) return;
-    const MatView<const float> logits = hierarchy_.next_logits(sequences);
-    for (std::int64_t r = 0; r < logits.rows; ++r)
-      keep(hiergen_, active[static_cast<std::size_t>(r)], first_ + static_cast<std::int64_t>(i), logits.row(r));
-    hierarchy_.consume(tokens);
+    runner_.forward(next, [&](std::size_t b, std::int64_t position, std::span<const float> logits) {
+      keep(hiergen_, active[b], position, logits);
+    });
+    runner_.forward(tokens);
   }
 }
 
 void Agreement::run_recgen(const Parts& parts) {
   start(recgen_, /*predicted=*/true);
-  std::vector<Hierarchy::Extension> batch;
-  for (std::size_t b = 0; b < parts.size(); ++b) batch.push_back({&recgen_.sequences[b], parts[b]});
-  hierarchy_.score_recgen(batch, [&](std::size_t b, std::int64_t position, std::span<const float> logits) {
-    keep(recgen_, b, position, logits);
-  });
+  score(recgen_, parts, Protocol::recgen);
 }
 
 void Agreement::compare(Pass& pass, const Parts& parts, std::int64_t n_given) const {
@@ -169,9 +166,13 @@ GreedyAgreement greedy_agreement(Engine& engine, std::span<const std::vector<std
   GreedyAgreement result{.n_prompts = std::ssize(prompts), .n_tokens = n_tokens, .equal = {}, .first_difference = {}};
   for (const auto& prompt : prompts) {
     const auto tokens = [&](Protocol protocol) {
-      const GenerateOptions options{
-          .n_tokens = n_tokens, .protocol = protocol, .sampler = {.temperature = 0}, .ignore_eos = true};
-      return engine.generate(prompt, options).tokens();
+      return engine
+          .generate({.prompt = prompt,
+                     .n_tokens = n_tokens,
+                     .protocol = protocol,
+                     .sampler = {.temperature = 0},
+                     .ignore_eos = true})
+          .tokens();
     };
     const std::vector<std::int32_t> exact = tokens(Protocol::hiergen), recursive = tokens(Protocol::recgen);
     for (std::size_t i = 0; i < exact.size(); ++i) result.equal.add(exact[i] == recursive[i]);

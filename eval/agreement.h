@@ -28,7 +28,7 @@ struct ProtocolAgreement {
 /// group from the beginning of the text.  One call at a time.
 class Agreement {
  public:
-  explicit Agreement(const Engine& engine);  ///< borrows it
+  explicit Agreement(Runner& runner);  ///< borrows it
 
   /// Decodes texts, several in step; the first `n_given` tokens of each are not counted.
   /// @throws InputError for ids outside the vocabulary, Error if a logit is not finite.
@@ -53,6 +53,7 @@ class Agreement {
   void add_batch(std::span<const std::vector<std::int32_t>> texts, std::int64_t n_given);
   void start(Pass& pass, bool predicted);
   void keep(Pass& pass, std::size_t b, std::int64_t position, std::span<const float> logits) const;
+  void score(Pass& pass, const Parts& parts, Protocol protocol);
   void run_forward(const Parts& parts);
   void run_hiergen(const Parts& parts);
   void run_recgen(const Parts& parts);
@@ -61,12 +62,10 @@ class Agreement {
   std::int64_t L() const { return model_.n_levels(); }
   std::int64_t slice_units(std::int64_t level) const { return slice_ / model_.spec.chunk_tokens(level); }
 
-  const Engine& engine_;
+  Runner& runner_;
   const Model& model_;
   std::int64_t slice_;      // tokens held at once of each text: whole top-level groups
   std::int64_t first_ = 0;  // position of the slice
-  Hierarchy hierarchy_;
-  KvPool pool_;
   Pass forward_, hiergen_, recgen_;
 };
 

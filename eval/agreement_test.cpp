@@ -30,7 +30,7 @@ INSTANTIATE_TEST_SUITE_P(EverySpec, AgreementOf, testing::ValuesIn(tiny_specs())
 
 // Lengths about slices and groups, batches that are not full, texts that end before others.
 TEST_P(AgreementOf, HiergenIsTheForwardPassBitForBit) {
-  Agreement agreement(engine);
+  Agreement agreement(engine.runner());
   std::vector<std::vector<std::int32_t>> texts;
   std::int64_t n = 0;
   for (const std::int64_t length : {0, 1, 7, 31, 32, 33, 64, 65, 90, 2}) {
@@ -73,7 +73,7 @@ TEST_P(AgreementOf, RecgenIsAsFarFromTheForwardPassAsInTheReference) {
       recgen_nats -= logq[static_cast<std::size_t>(tokens[i])];
     }
   }
-  Agreement measured(engine);
+  Agreement measured(engine.runner());
   measured.add(texts, n_given);
   const ProtocolAgreement got = measured.result().back();
   ASSERT_EQ(got.protocol, Protocol::recgen);
@@ -91,7 +91,7 @@ TEST_P(AgreementOf, RecgenIsAsFarFromTheForwardPassAsInTheReference) {
 
 TEST_P(AgreementOf, CosinesOfUnitsAreTheReferencesByLevelAndSlot) {
   const auto tokens = text(3 * group_tokens(), 8);
-  Agreement measured(engine);
+  Agreement measured(engine.runner());
   measured.add({{tokens}});
   for (const ProtocolAgreement& got : measured.result()) {
     ASSERT_EQ(std::ssize(got.units), std::max<std::int64_t>(0, spec().n_levels() - 1));
@@ -120,7 +120,7 @@ TEST_P(AgreementOf, ATextsShareDoesNotDependOnTheTextsBesideIt) {
   std::vector<std::vector<std::int32_t>> texts;
   for (const std::int64_t length : {50, 3, 33, 64, 1, 20, 47, 48, 49, 12})
     texts.push_back(text(length, 9 + static_cast<std::uint64_t>(length)));
-  Agreement together(engine), one_by_one(engine);
+  Agreement together(engine.runner()), one_by_one(engine.runner());
   together.add(texts);
   for (const auto& t : texts) one_by_one.add({{t}});
   const auto a = together.result(), b = one_by_one.result();
@@ -147,10 +147,10 @@ TEST_P(AgreementOf, GreedyCountsPositionsAndTheFirstDifference) {
   ASSERT_EQ(std::ssize(got.first_difference), 3);
   double equal = 0;
   for (std::size_t p = 0; p < prompts.size(); ++p) {
-    GenerateOptions options{.n_tokens = n_tokens, .sampler = {.temperature = 0}, .ignore_eos = true};
-    const auto exact = engine.generate(prompts[p], options).tokens();
-    options.protocol = Protocol::recgen;
-    const auto recursive = engine.generate(prompts[p], options).tokens();
+    Request request{.prompt = prompts[p], .n_tokens = n_tokens, .sampler = {.temperature = 0}, .ignore_eos = true};
+    const auto exact = engine.generate(request).tokens();
+    request.protocol = Protocol::recgen;
+    const auto recursive = engine.generate(request).tokens();
     std::int64_t first = n_tokens;
     for (std::int64_t i = n_tokens; i-- > 0;) {
       const auto at = static_cast<std::size_t>(i);
@@ -168,8 +168,8 @@ TEST_P(AgreementOf, GreedyCountsPositionsAndTheFirstDifference) {
 
 TEST(Agreement, RefusesForeignIds) {
   const TestModel folder(tiny_spec("paper"));
-  const Engine engine(folder.path());
-  Agreement agreement(engine);
+  Engine engine(folder.path());
+  Agreement agreement(engine.runner());
   EXPECT_THROW(agreement.add({{{1, -1}}}), InputError);
   EXPECT_EQ(agreement.result().front().tokens.n_tokens, 0);
 }

@@ -4,16 +4,16 @@
 #include <cstdint>
 #include <span>
 
-#include "engine/generate.h"
 #include "eval/divergence.h"
+#include "engine/runner.h"
 
 namespace photon {
 
 /// Runs two models in step, in bounded memory: both logits of a slice of tokens at a time.  One call at a time.
 class Comparer {
  public:
-  /// Borrows both engines.  @throws InputError if their vocabularies differ.
-  Comparer(const Engine& reference, const Engine& model);
+  /// Borrows both.  @throws InputError if their vocabularies differ.
+  Comparer(Runner& reference, Runner& model);
 
   /// Scores a document with both; its first `n_given` tokens are not counted.
   /// @throws InputError for ids outside the vocabulary, Error if a logit is not finite.
@@ -21,10 +21,8 @@ class Comparer {
   Comparison result() const { return divergence_.result(); }
 
  private:
-  const Engine& reference_;
-  const Engine& model_;
-  Hierarchy reference_hierarchy_, model_hierarchy_;
-  KvPool pool_;
+  Runner& reference_;
+  Runner& model_;
   Matrix<float> reference_logits_, model_logits_;  // [slice, V]
   Divergence divergence_;
 };

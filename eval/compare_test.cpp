@@ -8,8 +8,10 @@
 #include <limits>
 
 #include "base/error.h"
-#include "engine/models_testing.h"
+#include "engine/generate.h"
 #include "engine/reference.h"
+#include "engine/runner_testing.h"
+#include "engine/models_testing.h"
 #include "kernels/kernels.h"
 
 namespace photon {
@@ -46,7 +48,7 @@ TEST_P(ComparisonOf, TwoModelsEqualsTheReferenceOverSlicesAndDocuments) {
   const std::int64_t n = GetParam().name == "three" ? 270 : 40;  // once more than a slice: the reference is slow
   const auto tokens = random_tokens(n, GetParam().spec.vocab_size, 3);
   const auto document = std::span(tokens).first(23);
-  Comparer comparer(reference, model);
+  Comparer comparer(reference.runner(), model.runner());
   comparer.add(tokens);
   comparer.add(document, /*n_given=*/1);
   comparer.add({});
@@ -68,14 +70,12 @@ TEST_P(ComparisonOf, TwoModelsEqualsTheReferenceOverSlicesAndDocuments) {
 
 TEST_P(ComparisonOf, PiecesOfASequenceIsScoringItAtOnceBitForBit) {
   const auto tokens = random_tokens(100, GetParam().spec.vocab_size, 5);
-  const auto score = [&](std::initializer_list<std::size_t> pieces) {
-    KvPool pool;
-    Sequence sequence(model.model(), pool);
-    Hierarchy hierarchy(model.model());
+  const auto scored = [&](std::initializer_list<std::size_t> pieces) {
+    Sequence sequence = model.runner().sequence();
     std::vector<float> all;
     std::span<const std::int32_t> rest = tokens;
     for (const std::size_t n : pieces) {
-      hierarchy.score(sequence, rest.first(n), [&](std::int64_t position, std::span<const float> logits) {
+      score(model.runner(), sequence, rest.first(n), [&](std::int64_t position, std::span<const float> logits) {
         EXPECT_EQ(position * std::ssize(logits), std::ssize(all));
         all.insert(all.end(), logits.begin(), logits.end());
       });
@@ -83,12 +83,12 @@ TEST_P(ComparisonOf, PiecesOfASequenceIsScoringItAtOnceBitForBit) {
     }
     return all;
   };
-  EXPECT_EQ(score({1, 2, 3, 0, 5, 31, 17, 41}), score({100}));
+  EXPECT_EQ(scored({1, 2, 3, 0, 5, 31, 17, 41}), scored({100}));
 }
 
 TEST_P(ComparisonOf, AModelWithItselfIsExactlyNothing) {
   const auto tokens = random_tokens(40, GetParam().spec.vocab_size, 4);
-  Comparer comparer(model, model);
+  Comparer comparer(model.runner(), model.runner());
   comparer.add(tokens);
   const Comparison c = comparer.result();
   EXPECT_EQ(c.kl, 0);
@@ -101,8 +101,8 @@ TEST_P(ComparisonOf, AModelWithItselfIsExactlyNothing) {
 
 TEST(Comparison, OfNothingIsZero) {
   const TestModel folder(tiny_specs().front().spec);
-  const Engine engine(folder.path());
-  Comparer comparer(engine, engine);
+  Engine engine(folder.path());
+  Comparer comparer(engine.runner(), engine.runner());
   comparer.add(std::vector<std::int32_t>{1}, 1);
   EXPECT_EQ(comparer.result().n_tokens, 0);
   EXPECT_EQ(comparer.result().kl, 0);
@@ -113,9 +113,9 @@ TEST(Comparison, RefusesOtherVocabulariesAndForeignIds) {
   const TestModel folder(spec);
   spec.vocab_size += 1;
   const TestModel other(spec);
-  const Engine engine(folder.path()), larger(other.path());
-  EXPECT_THROW(Comparer(engine, larger), InputError);
-  Comparer comparer(engine, engine);
+  Engine engine(folder.path()), larger(other.path());
+  EXPECT_THROW(Comparer(engine.runner(), larger.runner()), InputError);
+  Comparer comparer(engine.runner(), engine.runner());
   EXPECT_THROW(comparer.add(std::vector<std::int32_t>{1, -1}), InputError);
   EXPECT_THROW(comparer.add(std::vector<std::int32_t>{static_cast<std::int32_t>(spec.vocab_size) - 1}), InputError);
   EXPECT_EQ(comparer.result().n_tokens, 0);

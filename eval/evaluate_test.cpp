@@ -33,7 +33,7 @@ class Evaluation : public testing::TestWithParam<std::string> {
   TestModel folder{spec_of(GetParam())};
   Engine engine{folder.path()};
   Tokenizer tokenizer{testing_support::tokenizer_path()};
-  HiergenScorer scorer{engine};
+  Scorer scorer{engine.runner(), Protocol::hiergen};
   Evaluator evaluator{scorer, tokenizer, bos, /*max_length=*/96};
 
   // Engine::score()'s answer to a request, its tokens counted from the text alone.

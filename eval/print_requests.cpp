@@ -12,8 +12,8 @@ int main(int, char** argv) {
   using namespace photon;
   const std::filesystem::path folder = argv[1], data_folder = argv[2];
   set_threads(1);
-  const Engine engine(folder, {.weights = DType::f32, .kv = DType::f32});
-  HiergenScorer scorer(engine);
+  Engine engine(folder, {.weights = DType::f32, .kv = DType::f32});
+  Scorer scorer(engine.runner(), Protocol::hiergen);
   const Tokenizer tokenizer(folder / tokenizer_file);
   Evaluator evaluator(scorer, tokenizer, static_cast<std::int32_t>(engine.spec().bos_token_id), /*max_length=*/256);
   for (const Task& task : all_tasks())

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "engine/generate.h"
 #include "engine/models_testing.h"
 #include "engine/reference.h"
 #include "eval/scorer.h"
@@ -25,11 +26,11 @@ INSTANTIATE_TEST_SUITE_P(Zoo, RecgenScorerOf, testing::ValuesIn(tiny_specs()), t
 TEST_P(RecgenScorerOf, ScoresContinuationsAsItGeneratesThem) {
   const Spec& spec = GetParam().spec;
   if (spec.n_levels() == 0) {
-    EXPECT_THROW(RecgenScorer{engine}, InputError);
+    EXPECT_THROW(Scorer(engine.runner(), Protocol::recgen), InputError);
     return;
   }
-  RecgenScorer scorer(engine);
-  HiergenScorer exact(engine);
+  Scorer scorer(engine.runner(), Protocol::recgen);
+  Scorer exact(engine.runner(), Protocol::hiergen);
   const std::int64_t T = spec.group_tokens();
   for (const std::int64_t n_context : {std::int64_t{0}, T, 2 * T, T - 1, T + 1}) {
     const auto context = random_tokens(n_context, spec.vocab_size, 7);
@@ -63,8 +64,8 @@ TEST_P(RecgenScorerOf, ScoresContinuationsAsItGeneratesThem) {
 
 TEST(RecgenScorer, RefusesForeignIds) {
   const TestModel folder(tiny_spec("paper"));
-  const Engine engine(folder.path());
-  RecgenScorer scorer(engine);
+  Engine engine(folder.path());
+  Scorer scorer(engine.runner(), Protocol::recgen);
   const std::vector<std::int32_t> good{1}, bad{-1};
   EXPECT_THROW(scorer.score(bad, {}), InputError);
   EXPECT_THROW(scorer.score(good, std::vector<std::vector<std::int32_t>>{good, bad}), InputError);

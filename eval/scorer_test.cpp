@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "engine/generate.h"
 #include "engine/models_testing.h"
 #include "kernels/kernels.h"
 
@@ -21,7 +22,7 @@ class ScorerOf : public testing::TestWithParam<NamedSpec> {
 INSTANTIATE_TEST_SUITE_P(Zoo, ScorerOf, testing::ValuesIn(tiny_specs()), testing::PrintToStringParamName());
 
 TEST_P(ScorerOf, ContinuationsAfterASharedContextAreScoredAsWholeSequencesBitForBit) {
-  HiergenScorer scorer(engine);
+  Scorer scorer(engine.runner(), Protocol::hiergen);
   for (const std::int64_t n_context : {0, 1, 2, 3, 5, 8, 15, 16, 17, 70}) {
     const auto context = random_tokens(n_context, GetParam().spec.vocab_size, 7);
     std::vector<std::vector<std::int32_t>> continuations;
@@ -44,7 +45,7 @@ TEST_P(ScorerOf, ContinuationsAfterASharedContextAreScoredAsWholeSequencesBitFor
 }
 
 TEST_P(ScorerOf, GreedyIsTheLikeliestTokenAndNoOther) {
-  HiergenScorer scorer(engine);
+  Scorer scorer(engine.runner(), Protocol::hiergen);
   const auto context = random_tokens(9, GetParam().spec.vocab_size, 8);
   std::vector<std::vector<std::int32_t>> all;
   for (std::int32_t token = 0; token < GetParam().spec.vocab_size; ++token) all.push_back({token});
@@ -59,10 +60,10 @@ TEST_P(ScorerOf, GreedyIsTheLikeliestTokenAndNoOther) {
   EXPECT_TRUE(scores[best][0].greedy);
 }
 
-TEST(HiergenScorer, RefusesForeignIdsInContextAndContinuation) {
+TEST(Scorer, RefusesForeignIdsInContextAndContinuation) {
   const TestModel folder(tiny_specs().front().spec);
-  const Engine engine(folder.path());
-  HiergenScorer scorer(engine);
+  Engine engine(folder.path());
+  Scorer scorer(engine.runner(), Protocol::hiergen);
   const std::vector<std::int32_t> good{1}, bad{1, static_cast<std::int32_t>(engine.spec().vocab_size)};
   const std::vector<std::vector<std::int32_t>> one{good}, two{good, bad};
   EXPECT_THROW(scorer.score(bad, one), InputError);

@@ -15,7 +15,7 @@ namespace photon {
 namespace {
 
 using Tokens = std::span<const std::int32_t>;
-using Logits = std::vector<std::vector<float>>;  // of consecutive tokens
+using Rows = std::vector<std::vector<float>>;  // logits of consecutive tokens
 
 Tokens first(Tokens tokens, std::int64_t n) {
   return tokens.first(std::min(tokens.size(), static_cast<std::size_t>(std::max<std::int64_t>(0, n))));
@@ -25,14 +25,21 @@ std::string dtypes(const Model& model) {
   return fmt::format("{} weights, {} KV", to_string(model.dtype), to_string(model.kv));
 }
 
-Logits forward_logits(const Model& model, Tokens tokens) {
-  Hierarchy hierarchy(model);
-  KvPool pool;
-  Sequence sequence(model, pool);
-  Logits logits;
-  hierarchy.score(sequence, tokens,
-                  [&](std::int64_t, std::span<const float> row) { logits.emplace_back(row.begin(), row.end()); });
+Rows forward_logits(Runner& runner, Tokens tokens) {
+  Sequence sequence = runner.sequence();
+  Rows logits;
+  const Extension given{.sequence = &sequence, .tokens = tokens, .logits = Logits::given};
+  runner.forward({&given, 1}, [&](std::size_t, std::int64_t, std::span<const float> row) {
+    logits.emplace_back(row.begin(), row.end());
+  });
   return logits;
+}
+
+Sequence after(Runner& runner, Tokens tokens) {
+  Sequence sequence = runner.sequence();
+  const Extension prompt{.sequence = &sequence, .tokens = tokens};
+  runner.forward({&prompt, 1});
+  return sequence;
 }
 
 std::int32_t another(std::int32_t token, const Spec& spec) {
@@ -53,53 +60,43 @@ class WithThreads {
 // Sequences in step after prompts of different lengths: hiergen steps, then for a model with levels a group of recgen.
 class Together {
  public:
-  Together(const Model& model, Tokens tokens, std::span<const std::int64_t> prompts)
-      : hierarchy_(model), logits_(prompts.size()) {
+  Together(Runner& runner, Tokens tokens, std::span<const std::int64_t> prompts) : logits_(prompts.size()) {
     constexpr std::int64_t n_steps = 6;
-    std::vector<Hierarchy::Extension> batch;
-    for (const std::int64_t n : prompts) {
-      Sequence& sequence = sequences_.emplace_back(model, pool_);
-      hierarchy_.prefill(sequence, first(tokens, n));
-    }
+    std::deque<Sequence> sequences, groups;
+    for (const std::int64_t n : prompts) sequences.push_back(after(runner, first(tokens, n)));
+    std::vector<Extension> batch;
     for (std::int64_t step = 0; step < n_steps; ++step) {
       batch.clear();
-      for (Sequence& s : sequences_) {
+      for (Sequence& s : sequences) {
         const std::int32_t& token = tokens[static_cast<std::size_t>(s.n_tokens) % tokens.size()];
-        batch.push_back({&s, {&token, 1}});
+        batch.push_back({.sequence = &s, .tokens = {&token, 1}, .logits = Logits::next});
       }
-      const MatView<const float> rows = hierarchy_.step(batch);
-      for (std::int64_t b = 0; b < rows.rows; ++b) keep(static_cast<std::size_t>(b), rows.row(b));
+      runner.forward(batch, [this](std::size_t b, std::int64_t, std::span<const float> row) { keep(b, row); });
     }
-    if (model.n_levels() == 0) return;
-    const std::int64_t group_tokens = model.spec.group_tokens();
-    std::deque<Sequence> groups;
+    if (runner.spec().n_levels() == 0) return;
+    const std::int64_t group_tokens = runner.spec().group_tokens();
     std::vector<Sequence*> recgen;
     for (const std::int64_t n : prompts) {
-      Sequence& sequence = groups.emplace_back(model, pool_);
-      hierarchy_.prefill(sequence, first(tokens, n / group_tokens * group_tokens));
-      hierarchy_.start_recgen(sequence);
-      recgen.push_back(&sequence);
+      recgen.push_back(&groups.emplace_back(after(runner, first(tokens, n / group_tokens * group_tokens))));
+      runner.start_recgen(*recgen.back());
     }
-    hierarchy_.recgen_group(recgen, [&](std::size_t b, std::int64_t position, std::span<const float> row) {
+    runner.recgen_group(recgen, [&](std::size_t b, std::int64_t position, std::span<const float> row) {
       keep(b, row);
       return tokens[static_cast<std::size_t>(position) % tokens.size()];
     });
   }
-  const Logits& logits(std::size_t b) const { return logits_[b]; }
+  const Rows& logits(std::size_t b) const { return logits_[b]; }
 
  private:
   void keep(std::size_t b, std::span<const float> row) { logits_[b].emplace_back(row.begin(), row.end()); }
 
-  Hierarchy hierarchy_;
-  KvPool pool_;
-  std::deque<Sequence> sequences_;
-  std::vector<Logits> logits_;
+  std::vector<Rows> logits_;
 };
 
 }  // namespace
 
-std::vector<Check> check_protocols(const Engine& engine, Tokens tokens) {
-  Agreement agreement(engine);
+std::vector<Check> check_protocols(Engine& engine, Tokens tokens) {
+  Agreement agreement(engine.runner());
   agreement.add({{std::vector<std::int32_t>(tokens.begin(), tokens.end())}}, /*n_given=*/1);
   std::vector<Check> checks;
   for (const ProtocolAgreement& p : agreement.result()) {
@@ -125,8 +122,12 @@ std::vector<Check> check_protocols(const Engine& engine, Tokens tokens) {
 Check check_generation(Engine& engine, Tokens tokens) {
   constexpr std::int64_t n_tokens = 48;
   const Tokens prompt = first(tokens, std::ssize(tokens) * 2 / 3);
-  const auto generated =
-      engine.generate(prompt, {.n_tokens = n_tokens, .sampler = {.temperature = 0}, .ignore_eos = true}).tokens();
+  const auto generated = engine
+                             .generate({.prompt = {prompt.begin(), prompt.end()},
+                                        .n_tokens = n_tokens,
+                                        .sampler = {.temperature = 0},
+                                        .ignore_eos = true})
+                             .tokens();
   std::vector<std::int32_t> all(prompt.begin(), prompt.end());
   all.insert(all.end(), generated.begin(), generated.end());
   const Score score = engine.score(all);
@@ -139,19 +140,19 @@ Check check_generation(Engine& engine, Tokens tokens) {
           .vacuous = generated.empty()};
 }
 
-Check check_causality(const Engine& engine, Tokens tokens) {
+Check check_causality(Engine& engine, Tokens tokens) {
   const std::size_t n = tokens.size();
-  const Logits before = forward_logits(engine.model(), tokens);
+  const Rows before = forward_logits(engine.runner(), tokens);
   std::int64_t leaks = 0, n_earlier = 0, n_changed = 0, n_probes = 0;
   for (const std::size_t p : {std::size_t{0}, n / 3, 2 * n / 3, n - 2}) {
     std::vector<std::int32_t> changed(tokens.begin(), tokens.end());
     changed[p] = another(changed[p], engine.spec());
-    const Logits after = forward_logits(engine.model(), changed);
-    for (std::size_t i = 0; i <= p; ++i) leaks += before[i] != after[i];
+    const Rows moved = forward_logits(engine.runner(), changed);
+    for (std::size_t i = 0; i <= p; ++i) leaks += before[i] != moved[i];
     n_earlier += static_cast<std::int64_t>(p) + 1;
     n_probes += 1;
     n_changed += !std::equal(before.begin() + static_cast<std::ptrdiff_t>(p) + 1, before.end(),
-                             after.begin() + static_cast<std::ptrdiff_t>(p) + 1);
+                             moved.begin() + static_cast<std::ptrdiff_t>(p) + 1);
   }
   return {.name = "causality",
           .value = static_cast<double>(leaks),
@@ -161,19 +162,19 @@ Check check_causality(const Engine& engine, Tokens tokens) {
           .vacuous = n_changed < n_probes};
 }
 
-Check check_batches(const Engine& engine, Tokens tokens) {
+Check check_batches(Engine& engine, Tokens tokens) {
   constexpr std::int64_t longest = 64;
   const std::int64_t most = std::min<std::int64_t>(longest, std::ssize(tokens)), all = threads();
   std::vector<std::int64_t> prompts;
   for (std::int64_t b = 0; b < 8; ++b) prompts.push_back(most * b / 7);
   const auto together = [&](std::int64_t n_threads) {
     const WithThreads with(n_threads);
-    return Together(engine.model(), tokens, prompts);
+    return Together(engine.runner(), tokens, prompts);
   };
   const Together one_thread = together(1), all_threads = together(std::max<std::int64_t>(2, all));
   std::int64_t different = 0, n = 0;
   for (std::size_t b = 0; b < prompts.size(); ++b) {
-    const Together alone(engine.model(), tokens, std::span(prompts).subspan(b, 1));
+    const Together alone(engine.runner(), tokens, std::span(prompts).subspan(b, 1));
     for (std::size_t i = 0; i < alone.logits(0).size(); ++i, ++n)
       different += alone.logits(0)[i] != one_thread.logits(b)[i] || alone.logits(0)[i] != all_threads.logits(b)[i];
   }
@@ -185,26 +186,24 @@ Check check_batches(const Engine& engine, Tokens tokens) {
           .vacuous = n == 0};
 }
 
-Check check_kv_bytes(const Engine& engine, Protocol protocol, Tokens tokens) {
+Check check_kv_bytes(Engine& engine, Protocol protocol, Tokens tokens) {
   const Model& model = engine.model();
-  Hierarchy hierarchy(model);
+  Runner& runner = engine.runner();
   double worst = 0;
   std::int64_t bytes = 0;
-  const std::int64_t group_tokens = model.spec.group_tokens();
+  const std::int64_t group_tokens = model.spec.group_tokens(), in_use = runner.pool().bytes_in_use();
   for (const std::int64_t part : {0, 1, 2, 3, 4}) {
     std::int64_t n = std::ssize(tokens) * part / 4;
     if (protocol == Protocol::recgen) n = n / group_tokens * group_tokens;
-    KvPool pool;
-    Sequence sequence(model, pool);
-    hierarchy.prefill(sequence, first(tokens, n));
+    Sequence sequence = after(runner, first(tokens, n));
     if (protocol == Protocol::recgen) {
-      hierarchy.start_recgen(sequence);
-      const Hierarchy::Extension group{&sequence, first(tokens, group_tokens)};
-      hierarchy.score_recgen({&group, 1}, [](std::size_t, std::int64_t, std::span<const float>) {});
+      runner.start_recgen(sequence);
+      const Extension group{.sequence = &sequence, .tokens = first(tokens, group_tokens)};
+      runner.score(protocol, {&group, 1}, [](std::size_t, std::int64_t, std::span<const float>) {});
     }
     const std::int64_t wanted = kv_bytes_allocated(model.spec, protocol, sequence.n_tokens, model.kv);
     bytes = sequence.kv_bytes_growing() + sequence.kv_bytes_constant();
-    for (const std::int64_t got : {bytes, pool.bytes_in_use()})
+    for (const std::int64_t got : {bytes, runner.pool().bytes_in_use() - in_use})
       worst = std::max(worst, std::abs(static_cast<double>(got - wanted)));
   }
   return {.name = fmt::format("KV bytes = accounting, {}", to_string(protocol)),
@@ -213,28 +212,26 @@ Check check_kv_bytes(const Engine& engine, Protocol protocol, Tokens tokens) {
           .detail = fmt::format("bytes off at 5 lengths; {:.1f} kB at the last", static_cast<double>(bytes) * 1e-3)};
 }
 
-Check check_recgen_state(const Engine& engine, Tokens tokens) {
+Check check_recgen_state(Engine& engine, Tokens tokens) {
   const Model& model = engine.model();
   const std::int64_t L = model.n_levels(), group_tokens = model.spec.group_tokens(), n_groups = 3;
   const bool parallel = model.spec.level(1).decoder.span.kind == Span::Kind::chunk;
   struct Run {
-    Logits logits;
+    Rows logits;
     std::vector<float> top;  // units of the top level
     std::int64_t other_growth = 0;
   };
-  Hierarchy hierarchy(model);
+  Runner& runner = engine.runner();
   // The first group's tokens are replaced or not; the likeliest of the others come out.
   const auto run = [&](bool replaced) {
-    KvPool pool;
-    Sequence sequence(model, pool);
-    hierarchy.prefill(sequence, first(tokens, std::ssize(tokens) / group_tokens * group_tokens));
-    hierarchy.start_recgen(sequence);
+    Sequence sequence = after(runner, first(tokens, std::ssize(tokens) / group_tokens * group_tokens));
+    runner.start_recgen(sequence);
     const std::int64_t begin = sequence.n_tokens, constant = sequence.kv_bytes_constant();
     Run r;
     r.logits.resize(static_cast<std::size_t>(n_groups * group_tokens));
     Sequence* const batch[] = {&sequence};
     for (std::int64_t g = 0; g < n_groups; ++g) {
-      hierarchy.recgen_group(batch, [&](std::size_t, std::int64_t position, std::span<const float> row) {
+      runner.recgen_group(batch, [&](std::size_t, std::int64_t position, std::span<const float> row) {
         r.logits[static_cast<std::size_t>(position - begin)].assign(row.begin(), row.end());
         return replaced && position < begin + group_tokens ? another(argmax(row), model.spec) : argmax(row);
       });
@@ -259,9 +256,8 @@ Check check_recgen_state(const Engine& engine, Tokens tokens) {
           .vacuous = plain.logits[1] == changed.logits[1]};
 }
 
-Check check_rounding(const Engine& reference, const Engine& model, const std::string& what, double tolerance,
-                     Tokens tokens) {
-  Comparer comparer(reference, model);
+Check check_rounding(Engine& reference, Engine& model, const std::string& what, double tolerance, Tokens tokens) {
+  Comparer comparer(reference.runner(), model.runner());
   comparer.add(tokens, /*n_given=*/1);
   const Comparison c = comparer.result();
   return {.name = fmt::format("KL of {}", what),

@@ -40,7 +40,7 @@ TEST_P(SelfcheckOf, FindsNothingWrongInAnyPrecision) {
 TEST(Selfcheck, AnotherModelIsFartherThanRounding) {
   const Spec spec = tiny_spec("paper");
   const TestModel folder(spec, 1), other_folder(spec, 2);
-  const Engine engine(folder.path()), other(other_folder.path());
+  Engine engine(folder.path()), other(other_folder.path());
   const auto tokens = random_tokens(40, spec.vocab_size, 4);
   EXPECT_FALSE(check_rounding(engine, engine, "nothing", 0, tokens).failed());
   EXPECT_TRUE(check_rounding(engine, other, "everything", 1e-2, tokens).failed());

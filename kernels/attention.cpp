@@ -8,6 +8,7 @@
 
 #include "base/bf16.h"
 #include "kernels/isa.h"
+#include "kernels/kernels.h"
 
 namespace photon {
 namespace {
@@ -92,13 +93,13 @@ void kv_store(DType type, std::byte* head, std::int64_t slots, std::int64_t slot
 void attend(DType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
             std::span<const KvRun> runs, MatView<float> out) {
   assert(fits(head_dim, q, visible, runs, out));
-  kernels().attention->attend({.type = type,
-                               .head_dim = head_dim,
-                               .q = q,
-                               .visible = visible.data(),
-                               .runs = runs.data(),
-                               .n_runs = std::ssize(runs),
-                               .out = out});
+  kernels().attention.attend({.type = type,
+                              .head_dim = head_dim,
+                              .q = q,
+                              .visible = visible.data(),
+                              .runs = runs.data(),
+                              .n_runs = std::ssize(runs),
+                              .out = out});
 }
 
 void rope_table(std::span<const std::int64_t> positions, double theta, std::int64_t head_dim, MatView<float> cos_sin) {
@@ -118,7 +119,7 @@ void rope_table(std::span<const std::int64_t> positions, double theta, std::int6
 
 void rotate(MatView<const float> cos_sin, std::int64_t head_dim, MatView<float> x) {
   assert(head_dim > 0 && x.cols % head_dim == 0 && cos_sin.rows == x.rows && cos_sin.cols == head_dim / 2 * 2);
-  kernels().attention->rotate(cos_sin, head_dim, x);
+  kernels().attention.rotate(cos_sin, head_dim, x);
 }
 
 }  // namespace photon

@@ -131,21 +131,19 @@ struct Rows {
 
 void attend_by(const Kernels& table, DType type, std::int64_t h, MatView<const float> q,
                std::span<const std::int64_t> visible, std::span<const KvRun> runs, MatView<float> out) {
-  table.attention->attend({.type = type,
-                           .head_dim = h,
-                           .q = q,
-                           .visible = visible.data(),
-                           .runs = runs.data(),
-                           .n_runs = std::ssize(runs),
-                           .out = out});
+  table.attention.attend({.type = type,
+                          .head_dim = h,
+                          .q = q,
+                          .visible = visible.data(),
+                          .runs = runs.data(),
+                          .n_runs = std::ssize(runs),
+                          .out = out});
 }
 
 class AttentionOn : public testing_support::EveryIsa {
  protected:
   // Heads too large for the buffers of an instruction set are left to the scalar code, which rounds nothing.
-  static bool rounds(std::int64_t h) { return table().attention != &scalar_attention && h <= 512; }
-
-  static bool rounds_weights() { return table().name == std::string_view("avx512_bf16"); }
+  static bool rounds(std::int64_t h) { return h <= table().attention.largest_rounded_head; }
 
   // A query as the kernels read it, divided by sqrt(h).
   static std::vector<double> as_read(DType type, std::span<const float> q) {
@@ -188,7 +186,7 @@ class AttentionOn : public testing_support::EveryIsa {
     // float32 sums of the scores; bfloat16: weights rounded to 8 bits; int8: to 15 bits of a block's largest, values
     // with them.
     const double of_scores = 2e-7 * (4 + largest_score + static_cast<double>(h) / 16 * largest_score);
-    const double of_weights = type == DType::bf16 && rounds_weights() && rounds(h) ? 0x1p-8 : 0;
+    const double of_weights = type == DType::bf16 && table().attention.rounds_weights && rounds(h) ? 0x1p-8 : 0;
     const double of_block = type == DType::int8 && rounds(h) ? 0.51 / 32767 : 0;
     double largest = 0;
     for (std::int64_t p = 0; of_block > 0 && p < visible; ++p)
@@ -372,7 +370,7 @@ TEST_P(AttentionOn, RotationTurnsPairsByTheirAngles) {
     x.fill(1);
     const Rows before = x;
     rope_table(positions, 10000.0, h, cos_sin.view());
-    table().attention->rotate(cos_sin.view(), h, x.view());
+    table().attention.rotate(cos_sin.view(), h, x.view());
     EXPECT_TRUE(x.gaps_untouched() && cos_sin.gaps_untouched());
     for (std::int64_t r = 0; r < n; ++r)
       for (std::int64_t head = 0; head < heads; ++head) {
@@ -390,7 +388,7 @@ TEST_P(AttentionOn, RotationTurnsPairsByTheirAngles) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, AttentionOn, testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
-                         [](const auto& test) { return std::string(test.param->name); });
+                         [](const auto& test) { return std::string(test.param.name); });
 
 TEST(KvStore, HoldsWhatItWasGivenUpToTheTypesRounding) {
   for (const DType type : kv_types)

@@ -4,24 +4,14 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
-#include <string_view>
 
+#include "kernels/isa.h"
 #include "kernels/kernels.h"
-#include "kernels/peak.h"
 
 namespace photon {
 namespace {
 
 constexpr int passes = 6;  // the first one is a warm-up
-
-const PeakLoops& peak_loops() {
-#ifdef PHOTON_X86
-  const std::string_view isa = kernels().name;
-  if (isa.starts_with("avx512")) return avx512_peak;
-  if (isa.starts_with("avx2")) return avx2_peak;
-#endif
-  return scalar_peak;
-}
 
 // Seconds until all threads have done their part.  What they do is called through pointers: the compiler cannot leave
 // it out.
@@ -61,7 +51,7 @@ double ReadProbe::gb_s(std::int64_t bytes) const {
   const auto read_all = [&] {
     return time_together(n_threads, [&](std::int64_t thread) {
       for (std::int64_t read = 0; read < n_reads; ++read)
-        peak_loops().read(buffer_.data() + thread * part, n_blocks, part > l2_bytes);
+        kernels().peak.read(buffer_.data() + thread * part, n_blocks, part > l2_bytes);
     });
   };
   read_all();
@@ -70,10 +60,10 @@ double ReadProbe::gb_s(std::int64_t bytes) const {
 
 double measure_peak_gop_s(Arithmetic arithmetic) {
   constexpr double pass_seconds = 2e-3;
-  const PeakLoops& loops = peak_loops();
-  const PeakLoops::Loop& loop = arithmetic == Arithmetic::f32    ? loops.f32
-                                : arithmetic == Arithmetic::bf16 ? loops.bf16
-                                                                 : loops.int8;
+  const PeakKernels& peak = kernels().peak;
+  const PeakKernels::Loop& loop = arithmetic == Arithmetic::f32    ? peak.f32
+                                  : arithmetic == Arithmetic::bf16 ? peak.bf16
+                                                                   : peak.int8;
   const std::int64_t n_threads = threads();
   std::int64_t n_steps = 1 << 12;
   const auto run = [&] { return time_together(n_threads, [&](std::int64_t) { loop.run(n_steps); }); };

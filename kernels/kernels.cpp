@@ -1,75 +1,78 @@
-// Chooses the instruction set, checks shapes for all of them, and holds the thread count.
+// The list of instruction sets, the choice among them, checks for all of them, and the thread count.
 #include "kernels/kernels.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cassert>
-#include <cmath>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "base/error.h"
 #include "base/threads.h"
 #include "kernels/isa.h"
+#include "kernels/scalar/scalar.h"
+#ifdef PHOTON_X86
+#include "kernels/avx2/avx2.h"
+#include "kernels/avx512/avx512.h"
+#endif
 
 namespace photon {
 namespace {
 
-// The table of one instruction set over spans.
-template <const Isa& isa, const AttentionIsa& attention_isa, const MatmulIsa& matmul_isa>
-constexpr Kernels table(const char* name, bool (*runs_here)()) {
-  return {
-      .name = name,
-      .runs_here = runs_here,
-      .rms_norm =
-          [](std::span<const float> x, std::span<const float> w, float eps, std::span<float> y) noexcept {
-            assert(x.size() == w.size() && y.size() == w.size());
-            isa.rms_norm(x.data(), w.data(), eps, y.data(), std::ssize(w));
-          },
-      .to_bf16 =
-          [](std::span<const float> x, std::span<bf16> y) noexcept {
-            assert(x.size() == y.size());
-            isa.to_bf16(x.data(), y.data(), std::ssize(x));
-          },
-      .log_sum_exp = [](std::span<const float> x) noexcept { return isa.log_sum_exp(x.data(), std::ssize(x)); },
-      .attention = &attention_isa,
-      .matmul = &matmul_isa,
-  };
-}
-
-constexpr Kernels scalar = table<scalar_isa, scalar_attention, scalar_matmul>("scalar", [] { return true; });
 #ifdef PHOTON_X86
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
-constexpr Kernels avx2 = table<avx2_isa, avx2_attention, avx2_matmul>(
-    "avx2", [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); });
-constexpr Kernels avx512_bf16 = table<avx512_bf16_isa, avx512_attention, avx512_matmul>("avx512_bf16", [] {
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512_bf16() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
-});
-constexpr std::array<const Kernels*, 3> tables{&avx512_bf16, &avx2, &scalar};
-#else
-constexpr std::array<const Kernels*, 1> tables{&scalar};
+}
 #endif
+bool always() { return true; }
+
+// A new instruction set is a folder that defines parts of isa.h, photon_isa() in CMakeLists.txt, and a row here, of its
+// parts and of those that it borrows.
+constexpr Kernels tables[] = {
+#ifdef PHOTON_X86
+    {.name = "avx512_bf16",
+     .runs_here = has_avx512_bf16,
+     .rows = avx512::rows,
+     .matmul = avx512::matmul,
+     .attention = avx512::attention,
+     .peak = avx512::peak,
+     .training = avx512::training},
+    {.name = "avx2",
+     .runs_here = has_avx2,
+     .rows = avx2::rows,
+     .matmul = avx2::matmul,
+     .attention = avx2::attention,
+     .peak = avx2::peak,
+     .training = avx2::training},
+#endif
+    {.name = "scalar",
+     .runs_here = always,
+     .rows = scalar::rows,
+     .matmul = scalar::matmul,
+     .attention = scalar::attention,
+     .peak = scalar::peak,
+     .training = scalar::training},
+};
 
 const Kernels& choose() {
   const char* wanted = std::getenv("PHOTON_ISA");
   if (wanted == nullptr || *wanted == '\0') {
-    for (const Kernels* table : tables)
-      if (table->runs_here()) return *table;
-    return scalar;
+    return *std::find_if(std::begin(tables), std::end(tables), [](const Kernels& table) { return table.runs_here(); });
   }
   std::string runnable;
-  for (const Kernels* table : tables)
-    if (table->runs_here()) runnable += (runnable.empty() ? "" : ", ") + std::string(table->name);
-  for (const Kernels* table : tables)
-    if (std::string_view(table->name) == wanted) {
-      if (table->runs_here()) return *table;
+  for (const Kernels& table : tables)
+    if (table.runs_here()) runnable += (runnable.empty() ? "" : ", ") + std::string(table.name);
+  for (const Kernels& table : tables)
+    if (std::string_view(table.name) == wanted) {
+      if (table.runs_here()) return table;
       throw InputError(fmt::format("PHOTON_ISA={}: this CPU (or its operating system) cannot run it; it runs: {}",
                                    wanted, runnable));
     }
@@ -80,7 +83,19 @@ std::atomic<std::int64_t> chosen_threads{0};  // 0: not set
 
 }  // namespace
 
-std::span<const Kernels* const> all_kernels() { return tables; }
+void Kernels::rms_norm(std::span<const float> x, std::span<const float> w, float eps, std::span<float> y) const {
+  assert(x.size() == w.size() && y.size() == w.size());
+  rows.rms_norm(x.data(), w.data(), eps, y.data(), std::ssize(w));
+}
+
+void Kernels::to_bf16(std::span<const float> x, std::span<bf16> y) const {
+  assert(x.size() == y.size());
+  rows.to_bf16(x.data(), y.data(), std::ssize(x));
+}
+
+float Kernels::log_sum_exp(std::span<const float> x) const { return rows.log_sum_exp(x.data(), std::ssize(x)); }
+
+std::span<const Kernels> all_kernels() { return tables; }
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

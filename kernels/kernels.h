@@ -12,24 +12,31 @@
 
 namespace photon {
 
-struct AttentionIsa;
-struct MatmulIsa;
+struct RowKernels;
+struct MatmulKernels;
+struct AttentionKernels;
+struct PeakKernels;
+struct TrainingKernels;
 
+/// All that one instruction set computes.  References, down to every function: what is missing does not compile.
 struct Kernels {
   const char* name;     // "scalar", "avx2", "avx512_bf16"
-  bool (*runs_here)();  // asks cpuid
+  bool (&runs_here)();  // asks cpuid
 
-  // y = x / sqrt(mean(x²) + eps) ∘ w, per row of length w.size(); y may alias x.
-  void (*rms_norm)(std::span<const float> x, std::span<const float> w, float eps, std::span<float> y);
-  void (*to_bf16)(std::span<const float> x, std::span<bf16> y);  // as to_bf16(float) of base/bf16.h
-  // log Σ exp(x), stable for any finite x; -∞ where x is empty or all -∞
-  float (*log_sum_exp)(std::span<const float> x);
+  const RowKernels& rows;             // isa.h; for the members below
+  const MatmulKernels& matmul;        // isa.h; for matmul.cpp
+  const AttentionKernels& attention;  // isa.h; for attention.cpp
+  const PeakKernels& peak;            // isa.h; for ceilings.cpp
+  const TrainingKernels& training;    // training.h; for train/
 
-  const AttentionIsa* attention;  // isa.h; for attention.cpp
-  const MatmulIsa* matmul;        // isa.h; for matmul.cpp
+  /// y = x / sqrt(mean(x²) + eps) ∘ w, per row of length w.size(); y may alias x.
+  void rms_norm(std::span<const float> x, std::span<const float> w, float eps, std::span<float> y) const;
+  void to_bf16(std::span<const float> x, std::span<bf16> y) const;  ///< as to_bf16(float) of base/bf16.h
+  /// log Σ exp(x), stable for any finite x; -∞ where x is empty or all -∞
+  float log_sum_exp(std::span<const float> x) const;
 };
 
-std::span<const Kernels* const> all_kernels();  ///< best first, "scalar" always last
+std::span<const Kernels> all_kernels();  ///< best first, "scalar" always last
 /// The best table that runs here, or the one PHOTON_ISA names.
 /// @throws InputError if PHOTON_ISA names an unknown table or one that this CPU cannot run.
 const Kernels& kernels();

@@ -94,12 +94,18 @@ TEST_P(RowsOn, LogSumExpKeepsNaN) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, RowsOn, testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
-                         [](const auto& table) { return std::string(table.param->name); });
+                         [](const auto& table) { return std::string(table.param.name); });
 
 TEST(Dispatch, EndsWithScalarAndItRunsEverywhere) {
   ASSERT_FALSE(all_kernels().empty());
-  EXPECT_STREQ(all_kernels().back()->name, "scalar");
-  EXPECT_TRUE(all_kernels().back()->runs_here());
+  EXPECT_STREQ(all_kernels().back().name, "scalar");
+  EXPECT_TRUE(all_kernels().back().runs_here());
+}
+
+TEST(Dispatch, NamesTheTablesThatProductsAreTestedOn) {  // kernels/CMakeLists.txt
+  std::string names;
+  for (const Kernels& table : all_kernels()) names = table.name + (names.empty() ? "" : " " + names);
+  EXPECT_EQ(names, PHOTON_TESTED_TABLES);
 }
 
 // The choice is made once per process, so each of these asks a process of its own.
@@ -123,16 +129,16 @@ class DispatchDeathTest : public testing::Test {
 
 TEST_F(DispatchDeathTest, TakesTheBestTableThatRunsHere) {
   const auto best =
-      std::find_if(all_kernels().begin(), all_kernels().end(), [](const Kernels* table) { return table->runs_here(); });
-  EXPECT_EXIT(choose(nullptr), testing::ExitedWithCode(0), std::string("chose ") + (*best)->name);
+      std::find_if(all_kernels().begin(), all_kernels().end(), [](const Kernels& table) { return table.runs_here(); });
+  EXPECT_EXIT(choose(nullptr), testing::ExitedWithCode(0), std::string("chose ") + best->name);
 }
 
 TEST_F(DispatchDeathTest, ObeysPhotonIsa) {
-  for (const Kernels* table : all_kernels()) {
-    if (table->runs_here()) {
-      EXPECT_EXIT(choose(table->name), testing::ExitedWithCode(0), std::string("chose ") + table->name);
+  for (const Kernels& table : all_kernels()) {
+    if (table.runs_here()) {
+      EXPECT_EXIT(choose(table.name), testing::ExitedWithCode(0), std::string("chose ") + table.name);
     } else {
-      EXPECT_EXIT(choose(table->name), testing::ExitedWithCode(1), "cannot run it; it runs: .*scalar");
+      EXPECT_EXIT(choose(table.name), testing::ExitedWithCode(1), "cannot run it; it runs: .*scalar");
     }
   }
 }

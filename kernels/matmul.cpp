@@ -45,7 +45,7 @@ InputForm input_form(DType type) {
     case DType::f32:
       return InputForm::f32;
     case DType::bf16:
-      return kernels().matmul->bf16_inputs;
+      return kernels().matmul.bf16_inputs;
     case DType::int8:
     case DType::int4:
       return InputForm::int8;
@@ -73,7 +73,7 @@ void Inputs::fill(std::int64_t n, std::int64_t k, InputForm form, FloatRow row) 
         if (k % 2 != 0) rounded[k] = {};
         kernels().to_bf16({x, static_cast<std::size_t>(k)}, {rounded, static_cast<std::size_t>(k)});
       } else {
-        kernels().matmul->to_int8(x, reinterpret_cast<Int8Group*>(out), k);
+        kernels().matmul.to_int8(x, reinterpret_cast<Int8Group*>(out), k);
       }
     }
   };
@@ -122,7 +122,7 @@ void matmul(const InputView& x, const PackedWeight& w, MatView<float> y, Epilogu
     part.n_panels = (last - first) * panels_of_unit;
     part.y.data += first * panel_outputs;
     part.y.cols = std::min(last * panel_outputs, y.cols) - first * panel_outputs;
-    kernels().matmul->matmul(part);
+    kernels().matmul.matmul(part);
   };
   const std::int64_t units = ceil_div(y.cols, panel_outputs);
   const std::int64_t n_threads = std::min({usable_threads(), units, microseconds(x, w) / microseconds_worth_a_thread});

@@ -14,7 +14,7 @@
 
 namespace photon {
 
-inline void PrintTo(const Kernels* table, std::ostream* out) { *out << table->name; }
+inline void PrintTo(const Kernels& table, std::ostream* out) { *out << table.name; }
 
 namespace testing_support {
 
@@ -33,12 +33,12 @@ inline bool same_bits(std::span<const float> a, std::span<const float> b) {
 }
 
 /// A test for each table, skipped where the CPU cannot run it.
-class EveryIsa : public testing::TestWithParam<const Kernels*> {
+class EveryIsa : public testing::TestWithParam<Kernels> {
  protected:
   void SetUp() override {
     if (!table().runs_here()) GTEST_SKIP() << "this CPU lacks " << table().name;
   }
-  static const Kernels& table() { return *GetParam(); }
+  static const Kernels& table() { return GetParam(); }
 };
 
 }  // namespace testing_support

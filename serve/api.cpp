@@ -86,25 +86,25 @@ std::vector<std::string> model_names(const std::filesystem::path& folder, const 
   return names;
 }
 
-Api::Api(const Model& model, std::optional<Tokenizer> tokenizer, const ServeOptions& options, Metrics& metrics)
-    : model_(model),
+Api::Api(Runner& runner, std::optional<Tokenizer> tokenizer, const ServeOptions& options, Metrics& metrics)
+    : model_(runner.model()),
       tokenizer_(std::move(tokenizer)),
-      names_(model_names(model.folder->path, options.alias)),
-      chat_template_(tokenizer_ ? load_chat_template(model.folder->path) : std::nullopt),
-      no_chat_reason_(no_chat_reason(model.folder->path)),
+      names_(model_names(model_.folder->path, options.alias)),
+      chat_template_(tokenizer_ ? load_chat_template(model_.folder->path) : std::nullopt),
+      no_chat_reason_(no_chat_reason(model_.folder->path)),
       options_(options),
-      rules_{.limits = options.api, .vocab_size = model.spec.vocab_size, .has_levels = model.n_levels() > 0},
+      rules_{.limits = options.api, .vocab_size = model_.spec.vocab_size, .has_levels = model_.n_levels() > 0},
       metrics_(metrics),
       created_(std::time(nullptr)),
-      engine_(model, scheduler_options(options),
+      engine_(runner, scheduler_options(options),
               [&metrics](const Scheduler::Status& status) { metrics.set_status(status); }) {
   rules_.limits.n = std::min(rules_.limits.n, options.max_sequences);
   rules_.limits.prompts = std::min(rules_.limits.prompts, options.max_queue);  // each waits for a moment, at least
-  n_ctx_ = fitting_context(model, engine_.status().kv_budget_bytes);
+  n_ctx_ = fitting_context(model_, engine_.status().kv_budget_bytes);
   if (n_ctx_ < 1)
     throw InputError(fmt::format("--memory: {} bytes of KV cache hold no sequence, one token of one needs {}",
                                  engine_.status().kv_budget_bytes,
-                                 kv_bytes_at_most(model.spec, Protocol::hiergen, 1, 0, 1, model.kv)));
+                                 kv_bytes_at_most(model_.spec, Protocol::hiergen, 1, 0, 1, model_.kv)));
   if (options.n_ctx > n_ctx_)
     throw InputError(fmt::format("a context of {} tokens does not fit into {} bytes of KV cache, {} tokens do",
                                  options.n_ctx, engine_.status().kv_budget_bytes, n_ctx_));

@@ -31,7 +31,7 @@ class Api {
   /// @param model, metrics  outlive it
   /// @param tokenizer  of the model; none: only token ids go in and out
   /// @throws InputError for options that cannot be honoured, or a chat.json that is none.
-  Api(const Model& model, std::optional<Tokenizer> tokenizer, const ServeOptions& options, Metrics& metrics);
+  Api(Runner& runner, std::optional<Tokenizer> tokenizer, const ServeOptions& options, Metrics& metrics);
   ~Api();
 
   /// The routes call back into the object, which must outlive the router's use.

@@ -118,9 +118,9 @@ class ApiUnderTest {
       : folder_(spec_with_text(spec_name)), metrics_("tiny") {
     if (with_tokenizer) std::filesystem::copy_file(tokenizer_path(), folder_.path() / tokenizer_file);
     if (!chat.empty()) std::ofstream(folder_.path() / chat_file) << chat;
-    model_.emplace(load_model(folder_.path()));
+    runner_.emplace(load_model(folder_.path()));
     if (with_tokenizer) tokenizer_.emplace(tokenizer_path());
-    api_.emplace(*model_, with_tokenizer ? std::optional<Tokenizer>(tokenizer_path()) : std::nullopt, options,
+    api_.emplace(*runner_, with_tokenizer ? std::optional<Tokenizer>(tokenizer_path()) : std::nullopt, options,
                  metrics_);
     api_->add_routes(router_);
   }
@@ -173,7 +173,7 @@ class ApiUnderTest {
  private:
   TestModel folder_;
   Metrics metrics_;
-  std::optional<Model> model_;
+  std::optional<Runner> runner_;
   std::optional<Tokenizer> tokenizer_;
   Router router_;
   std::optional<Api> api_;

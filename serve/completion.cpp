@@ -28,9 +28,19 @@ ApiError error_of(const std::exception_ptr& refusal, const CompletionRequest& re
   } catch (const QueueFull& e) {
     return ApiError(429, e.what(), {}, "queue_full");
   } catch (const InputError& e) {  // the request was checked, so what can never run is too large
-    return invalid_request(e.what(), request.best_of > 1 ? "n" : "max_tokens", "request_too_large");
+    return invalid_request(e.what(), request.engine.n_continuations > 1 ? "n" : "max_tokens", "request_too_large");
   } catch (const Error& e) {
     return ApiError(503, e.what());
+  }
+}
+
+std::string what(const std::exception_ptr& failure) {
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& e) {
+    return e.what();
+  } catch (...) {
+    return "an exception of an unknown type";
   }
 }
 
@@ -56,65 +66,17 @@ class Completion::Prompt : public RequestListener {
       : tokens(std::move(prompt_tokens)), owner_(owner), index_(index) {
     const CompletionRequest& request = owner.request_;
     const auto before = request.echo ? std::span<const std::int32_t>() : std::span<const std::int32_t>(tokens);
-    for (std::int64_t i = 0; i < request.best_of; ++i)
+    for (std::int64_t i = 0; i < request.engine.n_continuations; ++i)
       continuations.push_back({.text = ChoiceText(owner.tokenizer_, before, request.stops)});
   }
 
-  void on_start(std::int64_t) override {
-    if (!owner_.request_.echo || owner_.request_.logprobs) return;
-    for (std::size_t i = 0; i < continuations.size(); ++i) {
-      for (const std::int32_t token : tokens) continuations[i].text.echo(token, std::nullopt);
-      show_echo(i);
-    }
-  }
-  void on_prompt_logprobs(std::span<const TokenLogprob> logprobs) override {
-    for (std::size_t i = 0; i < continuations.size(); ++i) {
-      for (std::size_t j = 0; j < logprobs.size(); ++j) {
-        const std::size_t position = n_scored_ + j;  // nothing precedes the first: by convention it has none
-        continuations[i].text.echo(tokens[position], position > 0 ? std::optional(logprobs[j]) : std::nullopt);
-      }
-      show_echo(i);
-    }
-    n_scored_ += logprobs.size();
-  }
-  bool on_token(std::size_t i, std::int32_t token, const TokenLogprob* logprob) override {
-    count_time(i);
-    add_logprob(i, logprob);
-    const bool more = continuations[i].text.add(token, shown_logprob(logprob));
-    owner_.show(*this, i);
-    return more && !owner_.ended_;  // nobody waits any more where another prompt has failed
-  }
-  void on_eos(std::size_t i, std::int32_t token, const TokenLogprob* logprob) override {
-    if (continuations[i].last_token == Clock::time_point{}) count_time(i);
-    add_logprob(i, logprob);
-    if (owner_.request_.logprobs) continuations[i].text.add_eos(token, shown_logprob(logprob));
-  }
-  void on_finish(std::size_t i, FinishReason reason) override {
-    continuations[i].reason = reason;
-    if (reason == FinishReason::cancelled) return;
-    continuations[i].text.finish();
-    owner_.show(*this, i);
-  }
-  void on_done(const RequestStats& request_stats, const std::string* error) override {
-    if (!owner_.accepted_) return;  // taken back, since another prompt was refused
-    stats = request_stats;
-    const bool cancelled = std::ranges::any_of(
-        continuations, [](const Continuation& c) { return !c.reason || *c.reason == FinishReason::cancelled; });
-    const bool length =
-        std::ranges::any_of(continuations, [](const Continuation& c) { return c.reason == FinishReason::length; });
-    owner_.metrics_.request_done(owner_.request_.protocol,
-                                 error != nullptr ? Outcome::failed
-                                 : cancelled      ? Outcome::cancelled
-                                 : length         ? Outcome::length
-                                                  : Outcome::stop,
-                                 stats, Clock::now() - owner_.arrival_);
-    if (error != nullptr) {
-      spdlog::error("the engine failed a request: {}", *error);
-      owner_.fail(ApiError(500, "the engine failed: " + *error));
-    } else if (cancelled) {  // unless the client went, nobody but a server that ends cancels
-      owner_.fail(ApiError(503, "The server is shutting down"));
-    }
-    owner_.prompt_done();
+  bool hear(const Event& event) override {
+    const auto heard = [this](const auto& what) {
+      if constexpr (std::is_same_v<decltype(on(what)), bool>) return on(what);
+      on(what);
+      return true;
+    };
+    return std::visit(heard, event.what);
   }
 
   std::size_t index() const { return index_; }
@@ -124,24 +86,82 @@ class Completion::Prompt : public RequestListener {
   RequestStats stats{};
 
  private:
+  void on(const Started&) {
+    if (!owner_.request_.echo || owner_.request_.logprobs) return;
+    for (std::size_t i = 0; i < continuations.size(); ++i) {
+      for (const std::int32_t token : tokens) continuations[i].text.echo(token, std::nullopt);
+      show_echo(i);
+    }
+  }
+  void on(const PromptScored& scored) {
+    const std::vector<TokenLogprob>& logprobs = scored.logprobs;
+    for (std::size_t i = 0; i < continuations.size(); ++i) {
+      for (std::size_t j = 0; j < logprobs.size(); ++j) {
+        const std::size_t position = n_scored_ + j;  // nothing precedes the first: by convention it has none
+        continuations[i].text.echo(tokens[position], position > 0 ? std::optional(logprobs[j]) : std::nullopt);
+      }
+      show_echo(i);
+    }
+    n_scored_ += logprobs.size();
+  }
+  bool on(const TokenChosen& chosen) {
+    const std::size_t i = chosen.continuation;
+    Continuation& c = continuations[i];
+    if (!chosen.is_eos || c.last_token == Clock::time_point{}) count_time(i);
+    if (chosen.logprob) {
+      c.sum_logprob += static_cast<double>(chosen.logprob->logprob);
+      ++c.n_logprobs;
+    }
+    const std::optional<TokenLogprob> shown = owner_.request_.logprobs ? chosen.logprob : std::nullopt;
+    if (chosen.is_eos) {
+      if (owner_.request_.logprobs) c.text.add_eos(chosen.token, shown);
+      return true;
+    }
+    const bool more = c.text.add(chosen.token, shown);
+    owner_.show(*this, i);
+    return more && !owner_.ended_;  // nobody waits any more where another prompt has failed
+  }
+  void on(const Finished& finished) {
+    Continuation& c = continuations[finished.continuation];
+    c.reason = finished.reason;
+    if (finished.reason == FinishReason::cancelled) return;
+    c.text.finish();
+    owner_.show(*this, finished.continuation);
+  }
+  void on(const Done& done) {
+    if (!owner_.accepted_) return;  // taken back, since another prompt was refused
+    stats = done.stats;
+    const bool failed = done.failure != nullptr;
+    const bool cancelled = std::ranges::any_of(
+        continuations, [](const Continuation& c) { return !c.reason || *c.reason == FinishReason::cancelled; });
+    const bool length =
+        std::ranges::any_of(continuations, [](const Continuation& c) { return c.reason == FinishReason::length; });
+    owner_.metrics_.request_done(owner_.request_.engine.protocol,
+                                 failed      ? Outcome::failed
+                                 : cancelled ? Outcome::cancelled
+                                 : length    ? Outcome::length
+                                             : Outcome::stop,
+                                 stats, Clock::now() - owner_.arrival_);
+    if (failed) {
+      const std::string why = what(done.failure);
+      spdlog::error("the engine failed a request: {}", why);
+      owner_.fail(ApiError(500, "the engine failed: " + why));
+    } else if (cancelled) {  // unless the client went, nobody but a server that ends cancels
+      owner_.fail(ApiError(503, "The server is shutting down"));
+    }
+    owner_.prompt_done();
+  }
+
   void show_echo(std::size_t i) {
     owner_.show(*this, i);
     continuations[i].echo_bytes = continuations[i].whole.text.size();
   }
-  std::optional<TokenLogprob> shown_logprob(const TokenLogprob* logprob) const {
-    return owner_.request_.logprobs && logprob != nullptr ? std::optional(*logprob) : std::nullopt;
-  }
-  void add_logprob(std::size_t i, const TokenLogprob* logprob) {
-    if (logprob == nullptr) return;
-    continuations[i].sum_logprob += static_cast<double>(logprob->logprob);
-    ++continuations[i].n_logprobs;
-  }
   void count_time(std::size_t i) {
     const auto now = Clock::now(), last = std::exchange(continuations[i].last_token, now);
     if (last != Clock::time_point{})
-      owner_.metrics_.next_token(owner_.request_.protocol, now - last);
+      owner_.metrics_.next_token(owner_.request_.engine.protocol, now - last);
     else if (!std::exchange(begun_, true))
-      owner_.metrics_.first_token(owner_.request_.protocol, now - owner_.arrival_);
+      owner_.metrics_.first_token(owner_.request_.engine.protocol, now - owner_.arrival_);
   }
 
   Completion& owner_;
@@ -166,34 +186,31 @@ Completion::~Completion() = default;
 
 void Completion::start(EngineThread& engine, Background background) {
   background_ = std::move(background);
-  std::vector<EngineThread::Job> jobs;
+  std::vector<std::pair<Request, EngineThread::Listener>> requests;
   const auto self = shared_from_this();
   for (Prompt& prompt : prompts_)
-    jobs.push_back({engine_request(prompt), std::shared_ptr<RequestListener>(self, &prompt)});
+    requests.emplace_back(engine_request(prompt), std::shared_ptr<RequestListener>(self, &prompt));
   const auto responder = responder_;
   const auto ticket =
-      engine.submit(std::move(jobs), [self](std::exception_ptr refusal) { self->submitted(std::move(refusal)); });
+      engine.submit(std::move(requests), [self](std::exception_ptr refusal) { self->submitted(std::move(refusal)); });
   responder->on_disconnect([&engine, ticket] { engine.cancel(ticket); });
 }
 
 Request Completion::engine_request(const Prompt& prompt) const {
-  Request request{.prompt = prompt.tokens,
-                  .n_tokens = *request_.max_tokens,
-                  .n_continuations = request_.best_of,
-                  .protocol = request_.protocol,
-                  .sampler = request_.sampler,
-                  .ignore_eos = request_.ignore_eos,
-                  .score_prompt = request_.echo && request_.logprobs,
-                  .n_top_logprobs = request_.logprobs};
+  Request request = request_.engine;
+  request.prompt = prompt.tokens;
+  request.n_tokens = *request_.max_tokens;
+  request.score_prompt = request_.echo && request_.logprobs;
+  request.n_top_logprobs = request_.logprobs;
   if (!request_.seed_given) request.sampler.seed += prompt.index();  // equal prompts are samples of their own
-  const bool ranked = request_.best_of > request_.n || request_.integrate != Integrate::none;
+  const bool ranked = request_.engine.n_continuations > request_.n || request_.integrate != Integrate::none;
   if (ranked && !request.n_top_logprobs) request.n_top_logprobs = 0;
   return request;
 }
 
 void Completion::submitted(std::exception_ptr refusal) {
   if (refusal) {
-    metrics_.request_refused(request_.protocol);
+    metrics_.request_refused(request_.engine.protocol);
     return fail(error_of(refusal, request_));
   }
   accepted_ = true;
@@ -268,7 +285,7 @@ std::vector<Choice> Completion::choices_of(Prompt& prompt) const {
       for (const Vote& vote : result.votes) votes.push_back({{"answer", vote.answer}, {"count", vote.count}});
       own["without_answer"] = result.without_answer;
     }
-  } else if (request_.best_of > request_.n) {
+  } else if (request_.engine.n_continuations > request_.n) {
     std::ranges::stable_sort(chosen, std::greater(),
                              [&](std::size_t i) { return prompt.continuations[i].mean_logprob(); });
     chosen.resize(static_cast<std::size_t>(request_.n));
@@ -297,8 +314,8 @@ Json Completion::usage() const {
           {"total_tokens", all.prompt_tokens + all.generated_tokens},
           {"prompt_tokens_details", {{"cached_tokens", all.cached_tokens}}},
           {"photon",
-           {{"protocol", photon::to_string(request_.protocol)},
-            {"seed", request_.sampler.seed},
+           {{"protocol", photon::to_string(request_.engine.protocol)},
+            {"seed", request_.engine.sampler.seed},
             {"kv_bytes_growing", all.kv_bytes_growing},
             {"kv_bytes_constant", all.kv_bytes_constant},
             {"prefill_ms", all.prefill_ms},

@@ -30,11 +30,11 @@ void read_seed(Fields& fields, CompletionRequest& request) {
   const json* seed = fields.find("seed");
   request.seed_given = seed != nullptr;
   if (seed == nullptr) {
-    request.sampler.seed = random_seed();
+    request.engine.sampler.seed = random_seed();
   } else if (!seed->is_number_unsigned() && !(seed->is_number_integer() && seed->get<std::int64_t>() >= 0)) {
     fields.refuse("seed", *seed, "an integer from 0 to 2^64 - 1; without it the seed is random");
   } else {
-    request.sampler.seed = seed->get<std::uint64_t>();
+    request.engine.sampler.seed = seed->get<std::uint64_t>();
   }
 }
 
@@ -77,7 +77,7 @@ void read_logit_bias(Fields& fields, const RequestRules& rules, CompletionReques
       throw invalid_request(
           fmt::format("logit_bias of token {} is {}, must be a number from -100 to 100", id, shown(value)),
           "logit_bias");
-    request.sampler.logit_bias.emplace_back(id, value.get<double>());
+    request.engine.sampler.logit_bias.emplace_back(id, value.get<double>());
   }
 }
 
@@ -103,7 +103,7 @@ void read_integration(Fields& fields, CompletionRequest& request) {
   }
   if (request.integrate != Integrate::none && request.stream)
     throw invalid_request("integrate needs all continuations, so it cannot be streamed; leave stream out", "integrate");
-  if (request.integrate != Integrate::none && request.best_of != request.n)
+  if (request.integrate != Integrate::none && request.engine.n_continuations != request.n)
     throw invalid_request("integrate chooses among n continuations; leave best_of out", "best_of");
 }
 
@@ -158,24 +158,24 @@ void read_generation_fields(Fields& fields, const RequestRules& rules, Completio
   request.max_tokens = fields.integer("max_tokens", 0, most_tokens);
   request.n = fields.integer("n", 1, limits.n).value_or(1);
   if (const auto protocol = fields.word("protocol", {"hiergen", "recgen"}))
-    request.protocol = parse_protocol(*protocol);
-  if (request.protocol == Protocol::recgen && !rules.has_levels)
+    request.engine.protocol = parse_protocol(*protocol);
+  if (request.engine.protocol == Protocol::recgen && !rules.has_levels)
     throw invalid_request("protocol \"recgen\" needs a model with levels, this one is vanilla; use \"hiergen\"",
                           "protocol");
 
-  SamplerOptions& sampler = request.sampler;
-  sampler.temperature = fields.number("temperature", 0, 2).value_or(1.0);
-  sampler.top_p = fields.number("top_p", 0, 1, true).value_or(1.0);
-  sampler.top_k = fields.integer("top_k", 0, std::numeric_limits<std::int32_t>::max()).value_or(0);
-  sampler.min_p = fields.number("min_p", 0, 1).value_or(0.0);
-  sampler.repetition_penalty = fields.number("repetition_penalty", 0, 10, true).value_or(1.0);
-  sampler.presence_penalty = fields.number("presence_penalty", -2, 2).value_or(0.0);
-  sampler.frequency_penalty = fields.number("frequency_penalty", -2, 2).value_or(0.0);
+  SamplerOptions& sampler = request.engine.sampler;
+  sampler.temperature = fields.number("temperature", 0, 2).value_or(sampler.temperature);
+  sampler.top_p = fields.number("top_p", 0, 1, true).value_or(sampler.top_p);
+  sampler.top_k = fields.integer("top_k", 0, std::numeric_limits<std::int32_t>::max()).value_or(sampler.top_k);
+  sampler.min_p = fields.number("min_p", 0, 1).value_or(sampler.min_p);
+  sampler.repetition_penalty = fields.number("repetition_penalty", 0, 10, true).value_or(sampler.repetition_penalty);
+  sampler.presence_penalty = fields.number("presence_penalty", -2, 2).value_or(sampler.presence_penalty);
+  sampler.frequency_penalty = fields.number("frequency_penalty", -2, 2).value_or(sampler.frequency_penalty);
   read_seed(fields, request);
   read_logit_bias(fields, rules, request);
 
   read_stops(fields, limits, request);
-  request.ignore_eos = fields.boolean("ignore_eos").value_or(false);
+  request.engine.ignore_eos = fields.boolean("ignore_eos").value_or(false);
   request.return_token_ids = fields.boolean("return_token_ids").value_or(false);
   request.stream = fields.boolean("stream").value_or(false);
   if (const json* options = fields.find("stream_options")) {
@@ -186,11 +186,12 @@ void read_generation_fields(Fields& fields, const RequestRules& rules, Completio
     inner.refuse_others();
   }
 
-  request.best_of = fields.integer("best_of", 1, limits.n).value_or(request.n);
-  if (request.best_of < request.n)
-    throw invalid_request(fmt::format("best_of is {}, must be at least n, which is {}", request.best_of, request.n),
-                          "best_of");
-  if (request.best_of > request.n && request.stream)
+  request.engine.n_continuations = fields.integer("best_of", 1, limits.n).value_or(request.n);
+  if (request.engine.n_continuations < request.n)
+    throw invalid_request(
+        fmt::format("best_of is {}, must be at least n, which is {}", request.engine.n_continuations, request.n),
+        "best_of");
+  if (request.engine.n_continuations > request.n && request.stream)
     throw invalid_request("best_of above n needs all continuations, so it cannot be streamed", "best_of");
   read_integration(fields, request);
   // What OpenAI's clients send along and what changes no answer.
@@ -201,15 +202,15 @@ void check_amount(const CompletionRequest& request, const RequestRules& rules,
                   std::span<const std::vector<std::int32_t>> prompts) {
   double n_prompt = 0, n_entries = 0;  // of all prompts; tokens that the answer tells of
   for (const auto& prompt : prompts) n_prompt += static_cast<double>(prompt.size());
-  const auto continuations = static_cast<double>(request.best_of);
+  const auto continuations = static_cast<double>(request.engine.n_continuations);
   const double n_generated =
       static_cast<double>(prompts.size()) * continuations * static_cast<double>(*request.max_tokens);
-  const char* culprit = request.best_of > 1 ? "n" : "max_tokens";
+  const char* culprit = request.engine.n_continuations > 1 ? "n" : "max_tokens";
   n_entries = n_generated + (request.echo ? n_prompt * continuations : 0);
   if (n_entries > static_cast<double>(rules.limits.tokens))
     throw invalid_request(fmt::format("{} prompts x {} continuations x {} tokens{} are {:.0f} tokens, at most {} fit "
                                       "into one answer",
-                                      prompts.size(), request.best_of, *request.max_tokens,
+                                      prompts.size(), request.engine.n_continuations, *request.max_tokens,
                                       request.echo ? " and the echoed prompts" : "", n_entries, rules.limits.tokens),
                           culprit);
   const double n_values = n_entries * static_cast<double>(1 + request.logprobs.value_or(0));

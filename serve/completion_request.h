@@ -12,7 +12,7 @@
 #include <variant>
 #include <vector>
 
-#include "engine/sampler.h"
+#include "engine/request.h"
 #include "serve/fields.h"
 #include "serve/options.h"
 #include "spec/accounting.h"
@@ -32,12 +32,12 @@ struct CompletionRequest {
   std::string model;  // empty: not said
   std::vector<Prompt> prompts;
   std::optional<std::int64_t> max_tokens;  // not said: the endpoint's default
-  std::int64_t n = 1, best_of = 1;         // best_of >= n continuations are made, the best n are answered
-  Protocol protocol = Protocol::hiergen;
-  SamplerOptions sampler{.temperature = 1.0};
+  /// What is asked of the engine for each prompt, but for its tokens, max_tokens and logprobs.  Its n_continuations is
+  /// best_of: so many are made, and the best n are answered.
+  Request engine{};
+  std::int64_t n = 1;
   bool seed_given = false;
   std::vector<std::string> stops;
-  bool ignore_eos = false;
   bool echo = false;
   std::optional<std::int64_t> logprobs;  // with so many alternatives
   bool stream = false, include_usage = false;

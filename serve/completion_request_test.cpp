@@ -37,18 +37,18 @@ TEST(CompletionRequest, DefaultsAreThoseOfTheDocumentation) {
   const auto request = parse_fields(json::object());
   EXPECT_EQ(request.max_tokens, 16);
   EXPECT_EQ(request.n, 1);
-  EXPECT_EQ(request.best_of, 1);
-  EXPECT_EQ(request.protocol, Protocol::hiergen);
-  EXPECT_EQ(request.sampler.temperature, 1.0);
-  EXPECT_EQ(request.sampler.top_p, 1.0);
-  EXPECT_EQ(request.sampler.top_k, 0);
-  EXPECT_EQ(request.sampler.min_p, 0.0);
-  EXPECT_EQ(request.sampler.repetition_penalty, 1.0);
-  EXPECT_EQ(request.sampler.presence_penalty, 0.0);
-  EXPECT_EQ(request.sampler.frequency_penalty, 0.0);
-  EXPECT_TRUE(request.sampler.logit_bias.empty());
+  EXPECT_EQ(request.engine.n_continuations, 1);
+  EXPECT_EQ(request.engine.protocol, Protocol::hiergen);
+  EXPECT_EQ(request.engine.sampler.temperature, 1.0);
+  EXPECT_EQ(request.engine.sampler.top_p, 1.0);
+  EXPECT_EQ(request.engine.sampler.top_k, 0);
+  EXPECT_EQ(request.engine.sampler.min_p, 0.0);
+  EXPECT_EQ(request.engine.sampler.repetition_penalty, 1.0);
+  EXPECT_EQ(request.engine.sampler.presence_penalty, 0.0);
+  EXPECT_EQ(request.engine.sampler.frequency_penalty, 0.0);
+  EXPECT_TRUE(request.engine.sampler.logit_bias.empty());
   EXPECT_TRUE(request.stops.empty());
-  EXPECT_FALSE(request.stream || request.echo || request.ignore_eos || request.include_usage ||
+  EXPECT_FALSE(request.stream || request.echo || request.engine.ignore_eos || request.include_usage ||
                request.return_token_ids);
   EXPECT_EQ(request.logprobs, std::nullopt);
   EXPECT_EQ(request.integrate, Integrate::none);
@@ -109,24 +109,24 @@ TEST(CompletionRequest, TakesEveryField) {
                                      {"user", "me"}});
   EXPECT_EQ(request.model, "m");
   EXPECT_EQ(request.max_tokens, 7);
-  EXPECT_EQ(request.sampler.temperature, 0);
-  EXPECT_EQ(request.sampler.top_p, 0.5);
-  EXPECT_EQ(request.sampler.top_k, 3);
-  EXPECT_EQ(request.sampler.min_p, 0.1);
-  EXPECT_EQ(request.sampler.seed, UINT64_MAX);
+  EXPECT_EQ(request.engine.sampler.temperature, 0);
+  EXPECT_EQ(request.engine.sampler.top_p, 0.5);
+  EXPECT_EQ(request.engine.sampler.top_k, 3);
+  EXPECT_EQ(request.engine.sampler.min_p, 0.1);
+  EXPECT_EQ(request.engine.sampler.seed, UINT64_MAX);
   EXPECT_EQ(request.stops, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(request.n, 2);
-  EXPECT_EQ(request.best_of, 3);
-  EXPECT_TRUE(request.echo && request.ignore_eos && request.return_token_ids);
+  EXPECT_EQ(request.engine.n_continuations, 3);
+  EXPECT_TRUE(request.echo && request.engine.ignore_eos && request.return_token_ids);
   EXPECT_EQ(request.logprobs, 0);
-  ASSERT_EQ(request.sampler.logit_bias.size(), 2u);
-  EXPECT_EQ(request.sampler.presence_penalty, -2);
-  EXPECT_EQ(request.sampler.frequency_penalty, 2);
-  EXPECT_EQ(request.sampler.repetition_penalty, 1.5);
-  EXPECT_EQ(request.protocol, Protocol::recgen);
+  ASSERT_EQ(request.engine.sampler.logit_bias.size(), 2u);
+  EXPECT_EQ(request.engine.sampler.presence_penalty, -2);
+  EXPECT_EQ(request.engine.sampler.frequency_penalty, 2);
+  EXPECT_EQ(request.engine.sampler.repetition_penalty, 1.5);
+  EXPECT_EQ(request.engine.protocol, Protocol::recgen);
   EXPECT_TRUE(parse_fields({{"stream", true}, {"stream_options", {{"include_usage", true}}}}).include_usage);
   EXPECT_EQ(parse_fields({{"stop", "end"}}).stops, std::vector<std::string>{"end"});
-  EXPECT_EQ(parse_fields({{"n", 4}}).best_of, 4);
+  EXPECT_EQ(parse_fields({{"n", 4}}).engine.n_continuations, 4);
 }
 
 TEST(CompletionRequest, PromptsAreTextsOrTokenIds) {
@@ -140,7 +140,7 @@ TEST(CompletionRequest, PromptsAreTextsOrTokenIds) {
 }
 
 TEST(CompletionRequest, ASeedThatNobodyGaveIsRandomAndFitsIntoADouble) {
-  const auto a = parse_fields(json::object()).sampler.seed, b = parse_fields(json::object()).sampler.seed;
+  const auto a = parse_fields(json::object()).engine.sampler.seed, b = parse_fields(json::object()).engine.sampler.seed;
   EXPECT_NE(a, b);
   EXPECT_LT(a, std::uint64_t{1} << 53);
 }

@@ -7,44 +7,18 @@
 
 namespace photon {
 
-// A job in the scheduler: passes its news on, and knows whether it has ended.
-class EngineThread::Running : public RequestListener {
- public:
-  explicit Running(std::shared_ptr<RequestListener> listener) : listener_(std::move(listener)) {}
-
-  void on_start(std::int64_t cached_tokens) override { listener_->on_start(cached_tokens); }
-  void on_prompt_logprobs(std::span<const TokenLogprob> logprobs) override { listener_->on_prompt_logprobs(logprobs); }
-  bool on_token(std::size_t continuation, std::int32_t token, const TokenLogprob* logprob) override {
-    return listener_->on_token(continuation, token, logprob);
-  }
-  void on_eos(std::size_t continuation, std::int32_t token, const TokenLogprob* logprob) override {
-    listener_->on_eos(continuation, token, logprob);
-  }
-  void on_finish(std::size_t continuation, FinishReason reason) override { listener_->on_finish(continuation, reason); }
-  void on_done(const RequestStats& stats, const std::string* error) override {
-    if (std::exchange(done_, true)) return;
-    listener_->on_done(stats, error);
-  }
-
-  Scheduler::RequestId id = 0;
-  bool done() const { return done_; }
-
- private:
-  std::shared_ptr<RequestListener> listener_;
-  bool done_ = false;
-};
-
-EngineThread::EngineThread(const Model& model, const SchedulerOptions& options, OnStatus on_status)
-    : scheduler_(model, options), on_status_(std::move(on_status)) {
+EngineThread::EngineThread(Runner& runner, const SchedulerOptions& options, OnStatus on_status)
+    : scheduler_(runner, options), on_status_(std::move(on_status)) {
   publish();
   thread_ = std::jthread([this](std::stop_token stop) { run(std::move(stop)); });
 }
 
 EngineThread::~EngineThread() = default;  // the thread is asked to stop, and joined, first
 
-EngineThread::Ticket EngineThread::submit(std::vector<Job> jobs, OnSubmitted on_submitted) {
+EngineThread::Ticket EngineThread::submit(std::vector<std::pair<Request, Listener>> requests,
+                                          OnSubmitted on_submitted) {
   const std::lock_guard lock(mutex_);
-  submissions_.push_back({++latest_, std::move(jobs), std::move(on_submitted)});
+  submissions_.push_back({++latest_, std::move(requests), std::move(on_submitted)});
   news_.notify_one();
   return latest_;
 }
@@ -83,13 +57,13 @@ void EngineThread::run(std::stop_token stop) {
     for (const Ticket ticket : cancellations) cancel_now(ticket);
     if (cancel_all) cancel_all_now();
     try {
-      idle = !scheduler_.step();
+      for (const Event& event : scheduler_.step()) tell(event);
+      for (const Event& event : scheduler_.settle()) tell(event);
     } catch (const std::exception& error) {
       spdlog::error("the engine failed: {}", error.what());
-      fail_all(error.what());
-      idle = true;
+      fail_all(std::current_exception());
     }
-    std::erase_if(running_, [](const auto& job) { return job.second->done(); });
+    idle = scheduler_.idle();
     publish();
   }
   std::vector<Submission> late;
@@ -100,15 +74,15 @@ void EngineThread::run(std::stop_token stop) {
   for (Submission& submission : late)
     submission.on_submitted(std::make_exception_ptr(Error("the server is shutting down")));
   cancel_all_now();
+  for (const Event& event : scheduler_.settle()) tell(event);
 }
 
 void EngineThread::submit_now(Submission submission) {
   std::exception_ptr refusal;
-  for (Job& job : submission.jobs) {
-    auto running = std::make_unique<Running>(std::move(job.listener));
+  for (auto& [request, listener] : submission.requests) {
     try {
-      running->id = scheduler_.submit(std::move(job.request), *running);
-      running_.emplace(submission.ticket, std::move(running));
+      const RequestId id = scheduler_.submit(std::move(request));
+      running_.emplace(id, Running{.ticket = submission.ticket, .listener = std::move(listener)});
     } catch (const std::exception&) {
       refusal = std::current_exception();
       break;
@@ -119,20 +93,49 @@ void EngineThread::submit_now(Submission submission) {
 }
 
 void EngineThread::cancel_now(Ticket ticket) {
-  const auto [first, last] = running_.equal_range(ticket);
-  for (auto job = first; job != last; ++job) scheduler_.cancel(job->second->id);
+  for (const auto& [id, running] : running_)
+    if (running.ticket == ticket) scheduler_.cancel(id);
 }
 
 void EngineThread::cancel_all_now() {
-  for (auto& [ticket, job] : running_) scheduler_.cancel(job->id);
+  for (const auto& [id, running] : running_) scheduler_.cancel(id);
+}
+
+void EngineThread::tell(const Event& event) {
+  const auto found = running_.find(event.request);
+  if (found == running_.end()) return;
+  auto& [id, running] = *found;
+  if (const auto* done = std::get_if<Done>(&event.what)) {
+    const Running last = std::move(running);
+    running_.erase(found);
+    try {
+      last.listener->hear(last.failure == nullptr ? event : Event(event.request, Done{done->stats, last.failure}));
+    } catch (const std::exception& error) {  // nobody is left who could be told
+      spdlog::error("a listener failed at its end: {}", error.what());
+    }
+    return;
+  }
+  if (running.failure != nullptr) return;
+  const auto* chosen = std::get_if<TokenChosen>(&event.what);
+  if (chosen != nullptr && running.stopped.contains(chosen->continuation)) return;  // chosen before its end was known
+  try {
+    const bool more = running.listener->hear(event);
+    if (chosen == nullptr) return;
+    const std::int64_t n = running.n_tokens[chosen->continuation] += !chosen->is_eos;
+    if (more) return;
+    running.stopped.insert(chosen->continuation);
+    scheduler_.stop(id, chosen->continuation, n);
+  } catch (...) {
+    running.failure = std::current_exception();
+    scheduler_.cancel(id);
+  }
 }
 
 // The scheduler itself fails a request, not a step; whatever leaves a step leaves nothing to go on with.
-void EngineThread::fail_all(const std::string& why) {
-  for (auto& [ticket, job] : running_) {
-    job->on_done({}, &why);
-    scheduler_.cancel(job->id);
-  }
+void EngineThread::fail_all(std::exception_ptr failure) {
+  cancel_all_now();
+  for (const auto& [id, running] : std::exchange(running_, {}))
+    running.listener->hear(Event(id, Done{.stats = {}, .failure = failure}));
 }
 
 void EngineThread::publish() {

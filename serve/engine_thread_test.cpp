@@ -8,7 +8,9 @@
 #include <future>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "engine/models_testing.h"
@@ -18,30 +20,25 @@ namespace {
 
 constexpr std::chrono::seconds patience{60};
 
-const Model& model() {
+Runner& runner() {  // one engine at a time
   static const TestModel folder(tiny_spec("window_stream"));
-  static const Model loaded = load_model(folder.path());
+  static Runner loaded(load_model(folder.path()));
   return loaded;
 }
 
 // Hears all, and lets a test wait for some of it.
 class Listener : public RequestListener {
  public:
-  bool on_token(std::size_t, std::int32_t, const TokenLogprob*) override {
+  bool hear(const Event& event) override {
     const std::lock_guard lock(mutex_);
-    ++n_tokens_;
+    if (const auto* finished = std::get_if<Finished>(&event.what)) reason_ = finished->reason;
+    n_tokens_ += std::holds_alternative<TokenChosen>(event.what);
+    if (const auto* done = std::get_if<Done>(&event.what)) {
+      EXPECT_EQ(done->failure, nullptr);
+      ++n_done_;
+    }
     changed_.notify_all();
     return true;
-  }
-  void on_finish(std::size_t, FinishReason reason) override {
-    const std::lock_guard lock(mutex_);
-    reason_ = reason;
-  }
-  void on_done(const RequestStats&, const std::string* error) override {
-    const std::lock_guard lock(mutex_);
-    EXPECT_EQ(error, nullptr);
-    ++n_done_;
-    changed_.notify_all();
   }
   bool wait_done() {
     std::unique_lock lock(mutex_);
@@ -78,7 +75,7 @@ Request request(std::int64_t n_tokens, std::int32_t token = 3) {
 const auto accepted = [](std::exception_ptr refusal) { EXPECT_EQ(refusal, nullptr); };
 
 TEST(EngineThread, RunsWhatItIsHandedAndSleepsBetween) {
-  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24});
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24});
   for (int i = 0; i < 3; ++i) {
     const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>();
     engine.submit({{request(5), a}, {request(9), b}}, accepted);
@@ -90,7 +87,7 @@ TEST(EngineThread, RunsWhatItIsHandedAndSleepsBetween) {
 }
 
 TEST(EngineThread, TakesAllJobsOfATicketOrNone) {
-  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_context = 100});
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24, .max_context = 100});
   const auto good = std::make_shared<Listener>(), bad = std::make_shared<Listener>();
   std::promise<std::exception_ptr> refusal;
   engine.submit({{request(50), good}, {request(1000), bad}},
@@ -102,11 +99,11 @@ TEST(EngineThread, TakesAllJobsOfATicketOrNone) {
 }
 
 TEST(EngineThread, RefusesWhatDoesNotFitIntoTheQueue) {
-  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1, .max_queue = 2});
-  std::vector<EngineThread::Job> jobs;
-  for (int i = 0; i < 3; ++i) jobs.push_back({request(50), std::make_shared<Listener>()});
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1, .max_queue = 2});
+  std::vector<std::pair<Request, EngineThread::Listener>> requests;
+  for (int i = 0; i < 3; ++i) requests.emplace_back(request(50), std::make_shared<Listener>());
   std::promise<std::exception_ptr> refusal;
-  engine.submit(std::move(jobs), [&](std::exception_ptr why) { refusal.set_value(std::move(why)); });
+  engine.submit(std::move(requests), [&](std::exception_ptr why) { refusal.set_value(std::move(why)); });
   EXPECT_THROW(std::rethrow_exception(refusal.get_future().get()), QueueFull);
   const auto next = std::make_shared<Listener>();
   engine.submit({{request(2), next}}, accepted);  // nothing of the refused ones is in its way
@@ -114,7 +111,7 @@ TEST(EngineThread, RefusesWhatDoesNotFitIntoTheQueue) {
 }
 
 TEST(EngineThread, CancelsEverythingOfATicketAndNothingElse) {
-  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24});
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24});
   const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>(), c = std::make_shared<Listener>();
   const auto ticket = engine.submit({{request(100'000), a}, {request(100'000, 4), b}}, accepted);
   engine.submit({{request(300), c}}, accepted);
@@ -130,7 +127,7 @@ TEST(EngineThread, CancelsEverythingOfATicketAndNothingElse) {
 }
 
 TEST(EngineThread, ACancellationBeforeTheFirstStepCounts) {
-  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24});
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24});
   for (int i = 0; i < 50; ++i) {
     const auto listener = std::make_shared<Listener>();
     engine.cancel(engine.submit({{request(100'000), listener}}, accepted));
@@ -141,7 +138,7 @@ TEST(EngineThread, ACancellationBeforeTheFirstStepCounts) {
 }
 
 TEST(EngineThread, CancelsAllThatWasHandedOverAndGoesOn) {
-  EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1});
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1});
   const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>(), later = std::make_shared<Listener>();
   engine.submit({{request(100'000), a}}, accepted);
   engine.submit({{request(100'000), b}}, accepted);
@@ -158,7 +155,7 @@ TEST(EngineThread, CancelsAllThatWasHandedOverAndGoesOn) {
 TEST(EngineThread, EveryListenerHearsTheEndOfTheServer) {
   const auto a = std::make_shared<Listener>(), b = std::make_shared<Listener>();
   {
-    EngineThread engine(model(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1});
+    EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24, .max_sequences = 1});
     engine.submit({{request(100'000), a}, {request(100'000), b}}, accepted);
     ASSERT_TRUE(a->wait_tokens(1));
   }
@@ -168,12 +165,75 @@ TEST(EngineThread, EveryListenerHearsTheEndOfTheServer) {
   EXPECT_EQ(a.use_count(), 1);  // nobody holds it any more
 }
 
+// Throws at one kind of event, and hears why its request ended.
+class Thrower : public RequestListener {
+ public:
+  explicit Thrower(std::size_t when) : when_(when) {}
+  bool hear(const Event& event) override {
+    if (const auto* done = std::get_if<Done>(&event.what)) failure_.set_value(done->failure);
+    if (event.what.index() == when_) throw std::runtime_error("no more");
+    return true;
+  }
+  std::exception_ptr failure() { return failure_.get_future().get(); }
+
+ private:
+  std::size_t when_;
+  std::promise<std::exception_ptr> failure_;
+};
+
+TEST(EngineThread, AListenerThatThrowsFailsOnlyItsOwnRequest) {
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24});
+  for (std::size_t when = 0; when < std::variant_size_v<decltype(Event::what)>; ++when) {
+    const bool at_done = when + 1 == std::variant_size_v<decltype(Event::what)>;
+    const auto before = std::make_shared<Listener>(), after = std::make_shared<Listener>();
+    const auto thrower = std::make_shared<Thrower>(when);
+    Request bad = request(10);
+    bad.n_continuations = 2;
+    bad.score_prompt = true;
+    engine.submit({{request(10), before}}, accepted);
+    engine.submit({{bad, thrower}}, accepted);
+    engine.submit({{request(10), after}}, accepted);
+    ASSERT_TRUE(before->wait_done() && after->wait_done());
+    EXPECT_EQ(before->n_tokens(), 10);
+    EXPECT_EQ(after->n_tokens(), 10);
+    const std::exception_ptr failure = thrower->failure();
+    EXPECT_EQ(failure == nullptr, at_done) << when;
+    if (!at_done) {
+      EXPECT_THROW(std::rethrow_exception(failure), std::runtime_error);
+    }
+  }
+}
+
+// Stops where it has heard enough: tokens that were chosen beyond reach nobody, and are not counted.
+TEST(EngineThread, AContinuationEndsWhereItsListenerSays) {
+  class Enough : public Listener {
+   public:
+    bool hear(const Event& event) override {
+      if (const auto* done = std::get_if<Done>(&event.what)) stats = done->stats;
+      Listener::hear(event);
+      return n_tokens() < 3;
+    }
+    RequestStats stats;
+  };
+  EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24});
+  for (const Protocol protocol : {Protocol::hiergen, Protocol::recgen}) {
+    const auto listener = std::make_shared<Enough>();
+    Request asked = request(50);
+    asked.protocol = protocol;
+    engine.submit({{asked, listener}}, accepted);
+    ASSERT_TRUE(listener->wait_done());
+    EXPECT_EQ(listener->n_tokens(), 3);
+    EXPECT_EQ(listener->reason(), FinishReason::stopped);
+    EXPECT_EQ(listener->stats.generated_tokens, 3);
+  }
+}
+
 TEST(EngineThread, ReportsItsStateAfterEachStep) {
   std::mutex mutex;
   std::int64_t most = 0;
   const auto listener = std::make_shared<Listener>();
   {
-    EngineThread engine(model(), {.kv_budget_bytes = 1 << 24}, [&](const Scheduler::Status& status) {
+    EngineThread engine(runner(), {.kv_budget_bytes = 1 << 24}, [&](const Scheduler::Status& status) {
       const std::lock_guard lock(mutex);
       most = std::max(most, status.sequences);
     });

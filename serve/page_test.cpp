@@ -43,7 +43,7 @@ PageAnswer get_page(const std::string& path, const std::string& known_etag = {})
 }
 
 TEST(Page, EveryFileIsServedAsWhatItIsAndMayLoadNothingFromElsewhere) {
-  ASSERT_EQ(web_assets().size(), 4u);
+  ASSERT_EQ(web_assets().size(), 6u);
   for (const WebAsset& asset : web_assets()) {
     PageAnswer answer = get_page(std::string(asset.path));
     EXPECT_EQ(answer.status, 200) << asset.path;
@@ -67,14 +67,23 @@ TEST(Page, AFileThatTheBrowserHasIsNotSentAgain) {
 }
 
 TEST(Page, NamesOnlyFilesThatAreServedAndHasNothingInline) {
-  const std::string html = get_page("/").body;
-  const std::regex reference(R"re((?:src|href)="([^"#]+)")re");
-  for (auto found = std::sregex_iterator(html.begin(), html.end(), reference); found != std::sregex_iterator();
-       ++found) {
-    EXPECT_EQ(get_page("/" + (*found)[1].str()).status, 200) << (*found)[0].str();
+  const std::regex reference(R"re((?:src|href)="(?:\./)?([^"#]*)")re");
+  for (const char* path : {"/", "/glossary"}) {
+    const std::string html = get_page(path).body;
+    for (auto found = std::sregex_iterator(html.begin(), html.end(), reference); found != std::sregex_iterator();
+         ++found) {
+      EXPECT_EQ(get_page("/" + (*found)[1].str()).status, 200) << path << ": " << (*found)[0].str();
+    }
+    EXPECT_FALSE(
+        std::regex_search(html, std::regex(R"(<style|<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|javascript:)")));
   }
-  EXPECT_FALSE(
-      std::regex_search(html, std::regex(R"(<style|<script(?![^>]*\ssrc=)|\sstyle=|\son[a-z]+=|javascript:)")));
+  EXPECT_NE(get_page("/").body.find("href=\"glossary\""), std::string::npos);
+}
+
+TEST(Page, TheGlossaryIsThatOfTheDocs) {
+  const std::string script = get_page("/glossary.js").body;
+  for (const char* words : {"hiergen", "recgen", "The measure of the paper."})
+    EXPECT_NE(script.find(words), std::string::npos) << words;
 }
 
 }  // namespace

@@ -185,22 +185,37 @@ double kv_bytes_per_token(const Spec& spec, Protocol protocol, DType kv) {
   return bytes;
 }
 
-std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, DType kv) {
+std::int64_t spare_encoder_positions(const Spec& spec, std::int64_t l, std::int64_t n) {
+  const std::int64_t unit = spec.chunk_tokens(l);
+  return (n + unit - 1) / unit;
+}
+
+std::int64_t spare_decoder_positions(const Spec& spec, std::int64_t l, std::int64_t n) {
+  const LevelSpec& level = spec.level(l);
+  const std::int64_t R = level.converter_len, C = level.chunk_size;
+  if (n == 0 || level.decoder.span.kind != Span::Kind::stream) return 0;  // `chunk` begins its group anew
+  const std::int64_t units = spare_encoder_positions(spec, l - 1, n);
+  return units + R * ((units + C - 1) / C) + R - 1;  // the prefixes between them, and that of the group to begin anew
+}
+
+std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, DType kv, std::int64_t take_back) {
   std::int64_t bytes = 0;
-  for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t) {
-    bytes += s.span.size * kv_bytes_per_position(s, kv);  // a global span has no size
+  for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
+    if (grows(s)) return;
+    bytes += (s.span.size + spare_encoder_positions(spec, l, take_back)) * kv_bytes_per_position(s, kv);
   });
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
     const bool is_chunk = level.decoder.span.kind == Span::Kind::chunk;
-    const std::int64_t positions = is_chunk ? decoder_rows(level) : level.decoder.span.size;
+    const std::int64_t positions =
+        is_chunk ? decoder_rows(level) : level.decoder.span.size + spare_decoder_positions(spec, l, take_back);
     bytes += decoder_caches(spec, protocol, l) * positions * kv_bytes_per_position(level.decoder, kv);
   }
   return bytes;
 }
 
-std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, DType kv) {
-  return kv_bytes_constant(spec, protocol, kv) + paged_bytes(spec, protocol, T, kv, kv_page_units - 1);
+std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, DType kv, std::int64_t take_back) {
+  return kv_bytes_constant(spec, protocol, kv, take_back) + paged_bytes(spec, protocol, T, kv, kv_page_units - 1);
 }
 
 std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, DType kv) {

@@ -50,13 +50,20 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T);
 /// keeps.
 double kv_bytes_per_token(const Spec& spec, Protocol protocol, DType kv);
 
+/// Positions that bounded caches have beside those that a row sees, so that the last n tokens can be taken back: of the
+/// encoder of level l (l = 0: the trunk), and of the decoder of level l, whose laid-out rows these tokens have reached.
+std::int64_t spare_encoder_positions(const Spec& spec, std::int64_t l, std::int64_t n);
+std::int64_t spare_decoder_positions(const Spec& spec, std::int64_t l, std::int64_t n);
+
 /// Bytes of the caches that do not grow: bounded encoders, a trunk with a window, and decoders.  recgen keeps no
 /// encoder below the top, and one cache for each of the ∏_{k>l} C_k rows that a `chunk` decoder of level l runs at
 /// once.
-std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, DType kv);
+/// @param take_back  tokens that may be taken back
+std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, DType kv, std::int64_t take_back = 0);
 
 /// What one sequence of T tokens allocates: the constant bytes and whole pages of every growing cache.
-std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, DType kv);
+std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, DType kv,
+                                std::int64_t take_back = 0);
 
 /// Of these, the pages that T tokens fill: nobody writes into them any more, so sequences that begin with these tokens
 /// share them.

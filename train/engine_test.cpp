@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/generate.h"
+#include "engine/runner_testing.h"
 #include "kernels/kernels.h"
 #include "train/export.h"
 #include "train/specs_testing.h"
@@ -23,17 +24,16 @@ class EngineOf : public testing::TestWithParam<NamedSpec> {
   int64_t group_tokens() const { return spec().group_tokens(); }
 
   // The largest |engine - LibTorch| over all logits of a sequence.
-  double distance(Photon& trained, const Model& model, int64_t T) const {
+  double distance(Photon& trained, Runner& runner, int64_t T) const {
     torch::NoGradGuard no_grad;
     const auto tokens = random_tokens(T, spec().vocab_size, 11 + static_cast<uint64_t>(T));
     const auto ids = torch::tensor(std::vector<int64_t>(tokens.begin(), tokens.end())).unsqueeze(0);
     const torch::Tensor logits_of_training = trained.forward(ids).logits[0].contiguous();  // [T, V]
     const auto want = logits_of_training.accessor<float, 2>();
-    KvPool pool;
-    Sequence sequence(model, pool);
+    Sequence sequence = runner.sequence();
     double largest = 0;
     int64_t visited = 0;
-    Hierarchy(model).score(sequence, tokens, [&](int64_t position, std::span<const float> logits) {
+    score(runner, sequence, tokens, [&](int64_t position, std::span<const float> logits) {
       EXPECT_EQ(position, visited++);
       for (int64_t i = 0; i < want.size(1); ++i) {
         const double d = std::abs(double(logits[static_cast<size_t>(i)]) - double(want[position][i]));
@@ -49,11 +49,11 @@ INSTANTIATE_TEST_SUITE_P(Zoo, EngineOf, testing::ValuesIn(spec_zoo()), testing::
 
 TEST_P(EngineOf, EngineLogitsEqualTheTrainingModels) {
   const auto trained = load_model_folder(folder.path());
-  const Model model = load_model(folder.path());
+  Runner runner(load_model(folder.path()));
   for (const bool fused : {true, false}) {
     ops::set_fused(fused);
     for (const int64_t T : {int64_t{1}, group_tokens(), group_tokens() + 1, 3 * group_tokens() + 2, int64_t{90}})
-      EXPECT_LE(distance(*trained, model, T), largest_difference) << "T " << T << (fused ? ", fused" : ", plain");
+      EXPECT_LE(distance(*trained, runner, T), largest_difference) << "T " << T << (fused ? ", fused" : ", plain");
   }
   ops::set_fused(true);
 }

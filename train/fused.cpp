@@ -1,4 +1,4 @@
-// Autograd functions around the kernels of fused_kernels.h: shapes, memory, and the split over threads.
+// Autograd functions around the kernels of kernels/training.h: shapes, memory, and the split over threads.
 #include "train/fused.h"
 
 #include <ATen/Parallel.h>
@@ -9,10 +9,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <string_view>
 
 #include "kernels/kernels.h"
-#include "train/fused_kernels.h"
+#include "kernels/training.h"
 
 namespace photon::fused {
 namespace {
@@ -21,26 +20,14 @@ using torch::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-const FusedKernels& table() {
-  static const FusedKernels& best = []() -> const FusedKernels& {
-#if defined(__x86_64__)
-    const std::string_view name = kernels().name;
-    if (name == fused_avx512().name) return fused_avx512();
-    if (name == fused_avx2().name) return fused_avx2();
-#endif
-    return fused_scalar();
-  }();
-  return best;
-}
-
 // Columns [first, …) of a contiguous tensor [..., width] as rows.
-InRows in_rows(const Tensor& x, int64_t first = 0) {
+training::InRows in_rows(const Tensor& x, int64_t first = 0) {
   const bool is_bf16 = x.scalar_type() == torch::kBFloat16;
   const auto* data = static_cast<const char*>(x.data_ptr()) + first * static_cast<int64_t>(x.element_size());
   return {data, x.size(-1), is_bf16};
 }
-OutRows out_rows(const Tensor& x, int64_t first = 0) {
-  const InRows rows = in_rows(x, first);
+training::OutRows out_rows(const Tensor& x, int64_t first = 0) {
+  const training::InRows rows = in_rows(x, first);
   return {const_cast<void*>(rows.data), rows.stride, rows.is_bf16};
 }
 int64_t count_rows(const Tensor& x) { return x.size(-1) == 0 ? 0 : x.numel() / x.size(-1); }
@@ -59,7 +46,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     variable_list outputs{torch::empty(x.sizes(), x.options().dtype(static_cast<torch::ScalarType>(dtype)))};
     const Tensor scale = torch::empty({rows}, weight.options());
     Tensor y;  // lives until the kernels have run
-    RmsNorm op;
+    training::RmsNorm op;
     op.width = D;
     op.eps = static_cast<float>(eps);
     op.x = in_rows(x);
@@ -73,7 +60,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
       op.sum = out_rows(outputs[1]);
       ctx->saved_data["y_dtype"] = static_cast<int64_t>(y.scalar_type());
     }
-    for_rows(rows, D, [&](int64_t first, int64_t end) { table().rms_norm(op, first, end); });
+    for_rows(rows, D, [&](int64_t first, int64_t end) { kernels().training.rms_norm(op, first, end); });
     ctx->save_for_backward({y.defined() ? outputs[1] : x, weight, scale});
     ctx->set_materialize_grads(false);
     return outputs;
@@ -93,7 +80,7 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     const Tensor grad_y = y_dtype == x.scalar_type() ? grad_x : torch::empty(x.sizes(), x.options().dtype(y_dtype));
     const int64_t rows = count_rows(x), D = x.size(-1), blocks = (rows + kBlock - 1) / kBlock;
     const Tensor partial = torch::zeros({blocks, D}, weight.options());
-    RmsNormBackward op;
+    training::RmsNormBackward op;
     op.width = D;
     op.x = in_rows(x);
     op.weight = weight.data_ptr<float>();
@@ -104,9 +91,9 @@ struct RmsNormFunction : torch::autograd::Function<RmsNormFunction> {
     if (y_dtype != x.scalar_type()) op.grad_y = out_rows(grad_y);
     at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t end) {
       for (int64_t block = first; block < end; ++block) {
-        RmsNormBackward part = op;
+        training::RmsNormBackward part = op;
         part.grad_weight = partial.data_ptr<float>() + block * D;
-        table().rms_norm_backward(part, block * kBlock, std::min(rows, (block + 1) * kBlock));
+        kernels().training.rms_norm_backward(part, block * kBlock, std::min(rows, (block + 1) * kBlock));
       }
     });
     const Tensor grad_weight = torch::zeros({D}, weight.options());
@@ -157,8 +144,9 @@ struct StackRowsFunction : torch::autograd::Function<StackRowsFunction> {
   }
 
   static void copy(const Tensor& from, const Tensor& to) {
-    const Convert op{from.size(1), in_rows(from), out_rows(to)};
-    for_rows(from.size(0), from.size(1), [&](int64_t first, int64_t end) { table().convert(op, first, end); });
+    const training::Convert op{from.size(1), in_rows(from), out_rows(to)};
+    for_rows(from.size(0), from.size(1),
+             [&](int64_t first, int64_t end) { kernels().training.convert(op, first, end); });
   }
 };
 
@@ -169,8 +157,9 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
     auto sizes = gate_up.sizes().vec();
     sizes.back() = width;
     const Tensor out = torch::empty(sizes, gate_up.options());
-    const Swiglu op{width, in_rows(gate_up), in_rows(gate_up, width), out_rows(out)};
-    for_rows(count_rows(gate_up), width, [&](int64_t first, int64_t end) { table().swiglu(op, first, end); });
+    const training::Swiglu op{width, in_rows(gate_up), in_rows(gate_up, width), out_rows(out)};
+    for_rows(count_rows(gate_up), width,
+             [&](int64_t first, int64_t end) { kernels().training.swiglu(op, first, end); });
     ctx->save_for_backward({gate_up});
     return out;
   }
@@ -179,9 +168,10 @@ struct SwigluFunction : torch::autograd::Function<SwigluFunction> {
     const Tensor gate_up = ctx->get_saved_variables()[0];
     const Tensor grad = grads[0].contiguous(), grad_in = torch::empty_like(gate_up);
     const int64_t width = gate_up.size(-1) / 2;
-    const SwigluBackward op{width,         in_rows(gate_up),  in_rows(gate_up, width),
-                            in_rows(grad), out_rows(grad_in), out_rows(grad_in, width)};
-    for_rows(count_rows(gate_up), width, [&](int64_t first, int64_t end) { table().swiglu_backward(op, first, end); });
+    const training::SwigluBackward op{width,         in_rows(gate_up),  in_rows(gate_up, width),
+                                      in_rows(grad), out_rows(grad_in), out_rows(grad_in, width)};
+    for_rows(count_rows(gate_up), width,
+             [&](int64_t first, int64_t end) { kernels().training.swiglu_backward(op, first, end); });
     return {grad_in};
   }
 };
@@ -195,8 +185,8 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
                 "cross_entropy: a target is outside [0, ", V, ")");
     const auto f32 = logits.options().dtype(torch::kFloat32);
     const Tensor log_sum_exp = torch::empty({N}, f32), nll = torch::empty({N}, f32);
-    const CrossEntropy op{V, in_rows(logits), ids, log_sum_exp.data_ptr<float>(), nll.data_ptr<float>()};
-    for_rows(N, V, [&](int64_t first, int64_t end) { table().cross_entropy(op, first, end); });
+    const training::CrossEntropy op{V, in_rows(logits), ids, log_sum_exp.data_ptr<float>(), nll.data_ptr<float>()};
+    for_rows(N, V, [&](int64_t first, int64_t end) { kernels().training.cross_entropy(op, first, end); });
     double total = 0;
     for (int64_t i = 0; i < N; ++i) total += static_cast<double>(op.nll[i]);
     ctx->save_for_backward({logits, targets, log_sum_exp});
@@ -208,20 +198,20 @@ struct CrossEntropyFunction : torch::autograd::Function<CrossEntropyFunction> {
     const Tensor &logits = saved[0], &targets = saved[1], &log_sum_exp = saved[2];
     const Tensor grad = torch::empty_like(logits);
     const int64_t N = logits.size(0), V = logits.size(1);
-    const CrossEntropyBackward op{V,
-                                  in_rows(logits),
-                                  targets.data_ptr<int64_t>(),
-                                  log_sum_exp.data_ptr<float>(),
-                                  grads[0].item<float>() / static_cast<float>(N),
-                                  out_rows(grad)};
-    for_rows(N, V, [&](int64_t first, int64_t end) { table().cross_entropy_backward(op, first, end); });
+    const training::CrossEntropyBackward op{V,
+                                            in_rows(logits),
+                                            targets.data_ptr<int64_t>(),
+                                            log_sum_exp.data_ptr<float>(),
+                                            grads[0].item<float>() / static_cast<float>(N),
+                                            out_rows(grad)};
+    for_rows(N, V, [&](int64_t first, int64_t end) { kernels().training.cross_entropy_backward(op, first, end); });
     return {grad, Tensor()};
   }
 };
 
 // One attention problem: its sequences, short ones joined so that their queries fill the vectors.
 struct AttentionProblem {
-  Attention op;
+  training::Attention op;
   int64_t rows = 0, joined = 0;  // B·S; S times the sequences that are joined
   std::vector<std::int32_t> first_visible, positions;
 
@@ -256,7 +246,7 @@ struct AttentionProblem {
   void run(const Body& body) const {
     const int64_t K = op.n_kv_heads, tasks = (rows + joined - 1) / joined * K;
     at::parallel_for(0, tasks, std::max<int64_t>(1, 64 / joined), [&](int64_t first, int64_t end) {
-      const Tensor scratch = torch::empty({table().attention_scratch(joined, op.head_dim)}, torch::kUInt8);
+      const Tensor scratch = torch::empty({kernels().training.attention_scratch(joined, op.head_dim)}, torch::kUInt8);
       for (int64_t task = first; task < end; ++task) {
         const int64_t row = task / K * joined;
         body(row, std::min(joined, rows - row), task % K, scratch.data_ptr());
@@ -276,7 +266,7 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     problem.op.out = out_rows(out);
     problem.op.log2_sum = log2_sum.data_ptr<float>();
     problem.run([&](int64_t row, int64_t n, int64_t kv_head, void* scratch) {
-      table().attention(problem.op, row, n, kv_head, scratch);
+      kernels().training.attention(problem.op, row, n, kv_head, scratch);
     });
     ctx->save_for_backward({qkv, cos, sin, out, log2_sum});
     ctx->saved_data["stack"] = std::vector<int64_t>{H, K, h, span_kind, span_size};
@@ -293,10 +283,10 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     AttentionProblem problem(qkv, saved[1], saved[2], stack);
     problem.op.out = out_rows(out);
     problem.op.log2_sum = log2_sum.data_ptr<float>();
-    const AttentionBackward op{problem.op, in_rows(grad), out_rows(grad_qkv), out_rows(grad_qkv, H * h),
-                               out_rows(grad_qkv, (H + K) * h)};
+    const training::AttentionBackward op{problem.op, in_rows(grad), out_rows(grad_qkv), out_rows(grad_qkv, H * h),
+                                         out_rows(grad_qkv, (H + K) * h)};
     problem.run([&](int64_t row, int64_t n, int64_t kv_head, void* scratch) {
-      table().attention_backward(op, row, n, kv_head, scratch);
+      kernels().training.attention_backward(op, row, n, kv_head, scratch);
     });
     return {grad_qkv, Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
@@ -376,7 +366,7 @@ void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWS
   TORCH_CHECK(grad.sizes() == param.sizes() && m.sizes() == param.sizes() && v.sizes() == param.sizes(),
               "adamw: param ", param.sizes(), ", grad ", grad.sizes(), ", m ", m.sizes(), ", v ", v.sizes());
   const auto t = static_cast<double>(step.step);
-  AdamW op;
+  training::AdamW op;
   op.param = param.data_ptr<float>();
   op.grad = grad.data_ptr<float>();
   op.m = m.data_ptr<float>();
@@ -388,7 +378,8 @@ void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWS
   op.decay = static_cast<float>(1.0 - step.lr * step.weight_decay);
   op.step_size = static_cast<float>(step.lr / (1.0 - std::pow(step.beta1, t)));
   op.v_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(step.beta2, t)));
-  at::parallel_for(0, param.numel(), 16384, [&](int64_t first, int64_t end) { table().adamw(op, first, end); });
+  at::parallel_for(0, param.numel(), 16384,
+                   [&](int64_t first, int64_t end) { kernels().training.adamw(op, first, end); });
 }
 
 void keep_freed_memory() {
@@ -411,7 +402,7 @@ double norm(const std::vector<Tensor>& gradients) {
     at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t end) {
       for (int64_t block = first; block < end; ++block)
         partial[static_cast<size_t>(block)] =
-            table().sum_of_squares(data + block * kBlock, std::min(kBlock, n - block * kBlock));
+            kernels().training.sum_of_squares(data + block * kBlock, std::min(kBlock, n - block * kBlock));
     });
     for (const double part : partial) total += part;
   }

@@ -1,4 +1,5 @@
-// The fused operations against plain LibTorch in float64, and their kernels on every instruction set.
+// The fused operations and their gradients against plain LibTorch in float64 (their kernels:
+// kernels/training_test.cpp).
 #include "train/fused.h"
 
 #include <gtest/gtest.h>
@@ -131,14 +132,6 @@ TEST(Fused, SwigluAndItsGradientEqualTheReference) {
   }
 }
 
-TEST(Fused, SwigluOfExtremeGatesIsFinite) {
-  const Tensor gate_up = torch::tensor({-1e4f, 1e4f, -100.f, 1.f, 1.f, 1.f}).view({1, 6}).requires_grad_();
-  const Tensor y = fused::swiglu(gate_up);
-  y.sum().backward();
-  EXPECT_TRUE(torch::allclose(y, torch::tensor({0.f, 1e4f, 0.f}).view({1, 3})));
-  EXPECT_TRUE(gate_up.grad().isfinite().all().item<bool>());
-}
-
 TEST(Fused, CrossEntropyAndItsGradientEqualTheReference) {
   for (const auto dtype : kDtypes) {
     for (const int64_t V : {1, 5, 16, 100, 4099}) {
@@ -155,18 +148,6 @@ TEST(Fused, CrossEntropyAndItsGradientEqualTheReference) {
       EXPECT_NEAR(fused::cross_entropy(logits, targets).item<double>(),
                   ops::reference::cross_entropy(logits.to(torch::kFloat64), targets).item<double>(), 2e-6 * 12);
     }
-  }
-}
-
-TEST(Fused, CrossEntropyOfLargeLogitsIsFiniteAndOfNanIsNan) {
-  Tensor logits = torch::zeros({2, 50});
-  logits[0][3] = 1e30f;
-  logits[1][4] = -1e30f;
-  EXPECT_TRUE(std::isfinite(fused::cross_entropy(logits, torch::tensor({3, 5}, torch::kInt64)).item<float>()));
-  for (const int64_t at : {0, 17, 49}) {
-    logits[1][at] = NAN;
-    EXPECT_TRUE(std::isnan(fused::cross_entropy(logits, torch::tensor({3, 5}, torch::kInt64)).item<float>())) << at;
-    logits[1][at] = 0;
   }
 }
 
@@ -231,18 +212,6 @@ TEST(Fused, AttentionJoinsShortSequencesWithoutMixingThem) {
 TEST(Fused, AttentionOfLongSequencesEqualsTheReference) {
   expect_same_attention(1, 700, heads(1, 1, 32, {Span::Kind::global, 0}), torch::kBFloat16);
   expect_same_attention(1, 700, heads(1, 1, 32, {Span::Kind::window, 200}), torch::kFloat32);
-}
-
-TEST(Fused, AttentionSurvivesLargeScores) {
-  const auto stack = heads(1, 1, 16, {Span::Kind::global, 0});
-  const auto table = ops::rope_table(40, stack, torch::TensorOptions(torch::kFloat32));
-  for (const auto dtype : kDtypes) {
-    const Tensor qkv = (random({1, 40, 48}, 1) * 1000).to(dtype).requires_grad_();
-    const Tensor y = fused::attention(qkv, table, stack);
-    y.sum().backward();
-    EXPECT_TRUE(y.isfinite().all().item<bool>());
-    EXPECT_TRUE(qkv.grad().isfinite().all().item<bool>());
-  }
 }
 
 TEST(Fused, AttentionGradientEqualsFiniteDifferences) {

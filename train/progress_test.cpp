@@ -43,11 +43,10 @@ TEST(RunLog, DamageBeforeTheLastLineIsRefused) {
   EXPECT_THROW(RunLog(folder / "log.jsonl", 5), InputError);
 }
 
-TEST(Plot, DrawsTrainingAndHeldOutLosses) {
-  const TemporaryFolder folder;
-  EXPECT_FALSE(plot_losses(folder.path())) << "nothing to draw";
+// A log of so many steps of 1,000 tokens, with held-out losses every tenth one.
+std::string log_of_run(int steps) {
   std::string log = "{\"format\": \"photon-log\"}\n";
-  for (int step = 1; step <= 50; ++step) {
+  for (int step = 1; step <= steps; ++step) {
     log += nlohmann::json{{"step", step}, {"loss", 2.0 + 6.0 / step}, {"tokens", 1000 * step}}.dump() + "\n";
     if (step % 10 == 0)
       log +=
@@ -55,13 +54,35 @@ TEST(Plot, DrawsTrainingAndHeldOutLosses) {
               .dump() +
           "\n";
   }
-  write_atomically(folder / "log.jsonl", log);
+  return log;
+}
+
+TEST(Plot, DrawsTrainingAndHeldOutLosses) {
+  const TemporaryFolder folder;
+  EXPECT_FALSE(plot_losses(folder.path())) << "nothing to draw";
+  write_atomically(folder / "log.jsonl", log_of_run(50));
   const bool drawn = plot_losses(folder.path());
   const std::string script = read_text(folder / "loss.gp");
-  for (const char* part : {"tokens trained on (thousands)", "loss (nats per token)", "held out: its", "\n50 2.62\n"})
+  for (const char* part :
+       {"tokens trained on (thousands)", "loss (nats per token)", "held out: its, 2.620", "\n50 2.62\n"})
     EXPECT_NE(script.find(part), std::string::npos) << part;
   if (!drawn) GTEST_SKIP() << "gnuplot is not installed";
   EXPECT_NE(read_text(folder / "loss.svg").find("</svg>"), std::string::npos);
+}
+
+TEST(Plot, NamesNothingThatIsNotDrawn) {
+  for (const auto& [steps, has_range] : {std::pair{1, false}, {50, false}, {319, false}, {320, true}, {2000, true}}) {
+    const TemporaryFolder folder;
+    write_atomically(folder / "log.jsonl", log_of_run(steps));
+    plot_losses(folder.path());
+    const std::string script = read_text(folder / "loss.gp");
+    EXPECT_NE(script.find("'training"), std::string::npos);
+    EXPECT_EQ(script.find("filledcurves") != std::string::npos, has_range) << steps;
+    EXPECT_EQ(script.find("shaded") != std::string::npos, has_range) << steps;
+    EXPECT_EQ(script.find("held out") != std::string::npos, steps >= 10) << steps;
+    EXPECT_EQ(script.find("with points") != std::string::npos, steps == 1) << "one point makes no line";
+    EXPECT_EQ(script.find("title"), std::string::npos) << "names stand beside the lines, there is no key";
+  }
 }
 
 }  // namespace

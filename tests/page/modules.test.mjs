@@ -1,14 +1,14 @@
 // The page's modules that compute, without a browser; and their types.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 
 const web = `${process.env.PHOTON_SOURCE}/serve/web`;
 const built = mkdtempSync(join(tmpdir(), "photon-page-"));
-const modules = ["sse", "hierarchy", "token_stream", "prompt_tokens", "format", "props"];
+const modules = ["sse", "hierarchy", "token_stream", "prompt_tokens", "format", "props", "markdown"];
 execFileSync("esbuild", [...modules.map((name) => `${web}/${name}.ts`), "--format=esm", "--out-extension:.js=.mjs",
   `--outdir=${built}`, "--log-level=warning"]);
 const load = (name) => import(join(built, `${name}.mjs`));
@@ -89,4 +89,24 @@ test("numbers are short", async () => {
   assert.deepEqual([0.5, 0.0312, 0.0004].map(percent), ["50 %", "3.1 %", "0.04 %"]);
   assert.deepEqual([4366.5, 17.26].map(rate), ["4,367", "17.3"]);
   assert.deepEqual([3.14, 64].map(ratio), ["3.1×", "64×"]);
+});
+
+test("the glossary's Markdown: every term once, with a text, and nothing left of the markup", async () => {
+  const { idOf, parseInline, parseMarkdown } = await load("markdown");
+  assert.deepEqual(parseInline("a `b` **c** [d](e.md)"),
+    [{ kind: "text", text: "a " }, { kind: "code", text: "b" }, { kind: "text", text: " " }, { kind: "strong", text: "c" },
+      { kind: "text", text: " d" }]);
+  assert.equal(idOf("Span `window(w)`"), "span-window-w");
+  assert.deepEqual(parseMarkdown("# A\n\ntwo\nlines\n\n* **B** (b): one\n  more: two\n* **C**: three").map((b) => b.kind),
+    ["heading", "paragraph", "term", "term"]);
+  const blocks = parseMarkdown(readFileSync(`${process.env.PHOTON_SOURCE}/docs/glossary.md`, "utf8"));
+  const ids = blocks.filter((block) => block.kind === "term").map((block) => block.id);
+  assert.equal(new Set(ids).size, ids.length);
+  for (const id of ["level", "unit", "chunk", "group", "slot", "span", "hiergen", "recgen", "prefill", "decode", "kv-cache", "tpm"]) {
+    assert.ok(ids.includes(id), id);
+  }
+  for (const { text, name = [] } of blocks) {
+    assert.ok(text.length > 0);
+    assert.doesNotMatch([...name, ...text].map((part) => part.text).join(""), /\*\*|`|\]\(/);
+  }
 });

@@ -287,6 +287,26 @@ test("fits a phone", async () => {
   });
 });
 
+test("the glossary explains a word by its address, offline, on a phone too", async () => {
+  await withPage({}, async (page) => {
+    await ready(page);
+    assert.equal(await page.$eval(".top a", (link) => new URL(link.href).pathname), "/glossary");
+    await page.goto(`${server.url}/glossary#unit`);
+    assert.equal(await page.$eval(":target, #unit", (term) => term.textContent), "Unit (X⁽ˡ⁾)");
+    assert.ok(await page.$eval("#unit", (term) => {
+      const { top, bottom } = term.getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight;
+    }));
+    assert.match(await page.$eval("#tpm + dd", (meaning) => meaning.textContent), /^throughput per memory/);
+    for (const selector of ["h1", "#unit", "#unit + dd", ".top a"]) {
+      assert.ok((await contrast(page, selector)) >= 4.5, selector);
+    }
+    await page.setViewport({ width: 360, height: 740 });
+    assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)) <= 0);
+    if (process.env.SCREENSHOTS) await page.screenshot({ path: `${process.env.SCREENSHOTS}/glossary.png` });
+  });
+});
+
 /** WCAG's contrast of an element's text with what is painted behind it. */
 const contrast = (page, selector) => page.$eval(selector, (element) => {
   const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });

@@ -1,0 +1,143 @@
+#include "engine/ops.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cassert>
+
+#include "kernels/kernels.h"
+
+namespace photon {
+namespace {
+
+// Below this many multiply-adds a parallel region costs more than it saves.
+constexpr std::int64_t parallel_attention = 1 << 17;
+
+template <class T>
+MatView<T> columns(MatView<T> x, std::int64_t first, std::int64_t n) {
+  return {x.data + first, x.rows, n, x.stride};
+}
+
+}  // namespace
+
+Ops::Ops(const Model& model)
+    : model_(model), norm_eps_(static_cast<float>(model.spec.norm_eps)), form_(input_form(model.dtype)) {}
+
+// ---- rows of numbers ----
+
+void Ops::embed(std::span<const std::int32_t> tokens, MatView<float> x) const {
+  for (std::int64_t r = 0; r < std::ssize(tokens); ++r) model_.embedding(tokens[r], x.row(r));
+}
+
+void Ops::gather(std::span<const float* const> rows, MatView<float> x) const {
+  for (std::int64_t r = 0; r < std::ssize(rows); ++r) std::copy_n(rows[r], x.cols, x.row(r).begin());
+}
+
+void Ops::norm(MatView<float> x, std::span<const float> w) {
+  for (std::int64_t r = 0; r < x.rows; ++r) kernels().rms_norm(x.row(r), w, norm_eps_, x.row(r));
+  profile.note(Profile::norms);
+}
+
+// ---- products ----
+
+void Ops::norm(MatView<const float> x, std::span<const float> w, Inputs& normed) {
+  normed.assign_normed(x, w, norm_eps_, form_);
+  profile.note(Profile::norms);
+}
+
+void Ops::product(const Inputs& x, const PackedWeight& w, MatView<float> y, Epilogue epilogue) {
+  multiply(x, w, y, epilogue, Profile::matmul);
+}
+
+void Ops::product(MatView<const float> x, const PackedWeight& w, MatView<float> y, Epilogue epilogue) {
+  if (x.rows == 0) return;
+  converted_.assign(x, form_);
+  profile.note(Profile::norms);
+  multiply(converted_, w, y, epilogue, Profile::matmul);
+}
+
+void Ops::head(MatView<const float> x, const PackedWeight& w, MatView<float> logits) {
+  if (x.rows == 0) return;
+  profile.note(Profile::rest);
+  converted_.assign(x, form_);
+  multiply(converted_, w, logits, Epilogue::set, Profile::head);
+}
+
+void Ops::multiply(const Inputs& x, const PackedWeight& w, MatView<float> y, Epilogue epilogue, Profile::Part part) {
+  if (y.rows == 0) return;
+  matmul(x.view(), w, y, epilogue);
+  work.weight_bytes_read += w.bytes();
+  work.matmul_flops += 2.0 * static_cast<double>(y.rows) * static_cast<double>(w.outputs) * static_cast<double>(w.k);
+  profile.note(part);
+}
+
+// ---- the rows of a stack ----
+
+void Ops::begin(const StackSpec& stack, std::span<const Row> rows) {
+  profile.note(Profile::rest);
+  stack_ = &stack;
+  std::int64_t max_runs = 0;
+  for (const auto& [cache, position, output] : rows) {
+    cache->reserve(position);
+    const std::int64_t layers_attended = stack.n_layers - !output;
+    cache->count(position, layers_attended);
+    work.attention_flops += static_cast<double>(4 * stack.q_width() * layers_attended * cache->visible(position));
+    max_runs = std::max(max_runs, cache->max_runs());
+  }
+  plan_.assign(rows);
+  if (std::ssize(runs_) < threads()) runs_.resize(threads());
+  for (auto& list : runs_) list.reserve(max_runs);  // nothing throws in a parallel region
+  cos_sin_.resize(std::ssize(rows), stack.head_dim / 2 * 2);
+  rope_table(plan_.positions, stack.rope_theta, stack.head_dim, cos_sin_);
+  profile.note(Profile::norms);
+}
+
+void Ops::rotate(MatView<float> x) {
+  photon::rotate(cos_sin_, stack_->head_dim, x);
+  profile.note(Profile::norms);
+}
+
+// Different caches and kv heads do not touch each other, so they are what threads share; within one, order matters: a
+// ring may overwrite what an earlier row still saw.
+void Ops::write_and_attend(std::int64_t layer, MatView<const float> qkv, MatView<float> att) {
+  const StackSpec& s = *stack_;
+  const std::int64_t h = s.head_dim, H = s.n_heads, K = s.n_kv_heads, G = H / K;  // G query heads read one kv head
+  const bool all = layer < s.n_layers - 1;
+  const MatView<const float> q = columns(qkv, 0, H * h), k = columns(qkv, H * h, K * h),
+                             v = columns(qkv, (H + K) * h, K * h);
+  const std::int64_t n_items = (std::ssize(plan_.segments) - 1) * K;
+  std::int64_t multiply_adds = 0;
+  for (const std::int64_t visible : plan_.visible) multiply_adds += visible * s.q_width() * 2;
+  const std::int64_t n_threads = multiply_adds >= parallel_attention ? std::min(threads(), n_items) : 1;
+
+#pragma omp parallel for schedule(dynamic) if (n_threads > 1) num_threads(static_cast <int>(n_threads))
+  for (std::int64_t item = 0; item < n_items; ++item) {
+    auto& runs = runs_[omp_get_thread_num()];
+    const std::int64_t segment = item / K, head = item % K;
+    for (std::int64_t i = plan_.segments[segment]; i < plan_.segments[segment + 1]; ++i) {
+      const RowPlan::Together& together = plan_.together[i];
+      const Row* const row = &plan_.rows[together.first];
+      for (std::int64_t r = 0; r < together.n; ++r)
+        row->cache->write(layer, head, row[r].position, k.row(together.first + r).subspan(head * h, h),
+                          v.row(together.first + r).subspan(head * h, h));
+      const std::int64_t first = together.first + (all ? 0 : together.silent), n = together.first + together.n - first;
+      if (n == 0) continue;
+      row->cache->see(layer, head, row[together.n - 1].position, runs);
+      attend(row->cache->type(), h, columns(q, head * G * h, G * h).slice(first, n),
+             std::span(plan_.visible).subspan(first, n), runs, columns(att, head * G * h, G * h).slice(first, n));
+    }
+  }
+  profile.note(Profile::attention);
+}
+
+MatView<float> Ops::keep_outputs(MatView<float> x, MatView<float> att) const {
+  std::int64_t n = 0;
+  for (std::int64_t r = 0; r < x.rows; ++r) {
+    if (!plan_.rows[r].output) continue;
+    if (n < r) std::ranges::copy(x.row(r), x.row(n).begin()), std::ranges::copy(att.row(r), att.row(n).begin());
+    ++n;
+  }
+  return x.slice(0, n);
+}
+
+}  // namespace photon

@@ -1,0 +1,36 @@
+// Rows, the engine's unit of work: one position of one sequence's stream each.  Prefill, decoding, parallel chunks and
+// batches of sequences are all rows of one call.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/kv_cache.h"
+
+namespace photon {
+
+/// Rows that share a cache are neighbours and come in the order in which their positions are to be written; a `chunk`
+/// cache may see several groups one after another, each from position 0.
+struct Row {
+  KvCache* cache = nullptr;
+  std::int64_t position = 0;
+  bool output = true;  // false: only its key and value are wanted, so the last layer leaves out the rest
+};
+
+/// What the blocks of a stack have to know of their rows, found once for all of them.  Borrows the rows.
+struct RowPlan {
+  struct Together {  // rows [first, first + n) of one cache that may all be written before they attend
+    std::int64_t first = 0, n = 0;
+    std::int64_t silent = 0;  // the first of them without output
+  };
+  std::span<const Row> rows;
+  std::vector<std::int64_t> positions, visible;  // [n]
+  std::vector<Together> together;
+  std::vector<std::int64_t>
+      segments;  // of each neighbourhood of rows that share a cache, its first `together`; the end
+
+  void assign(std::span<const Row> rows);
+};
+
+}  // namespace photon

@@ -1,0 +1,5 @@
+// Text files that esbuild puts into a script.
+declare module "*.md" {
+  const text: string;
+  export default text;
+}
