@@ -10,8 +10,6 @@
 namespace photon {
 namespace {
 
-std::int64_t group_tokens(const Spec& spec) { return spec.chunk_tokens(spec.n_levels()); }
-
 // The protocols of a list that are different things for this model.
 std::vector<Protocol> protocols_of(const BenchSource& source, const std::vector<Protocol>& wanted) {
   std::vector<Protocol> protocols;
@@ -37,7 +35,7 @@ void check_length(const BenchSource& source, std::int64_t context, std::int64_t 
 }
 
 void check_whole_groups(const BenchSource& source, const char* option, std::int64_t tokens, const char* why) {
-  const std::int64_t group = group_tokens(source.spec);
+  const std::int64_t group = source.spec.group_tokens();
   if (tokens % group != 0)
     throw InputError(
         fmt::format("{} {}: {} {} groups of {} tokens; take a multiple", option, tokens, name_of(source), why, group));
@@ -134,7 +132,7 @@ std::vector<BenchCase> paper_cases(std::span<const BenchSource> sources, const P
       for (std::size_t source = 0; source < sources.size(); ++source)
         for (const Protocol protocol : protocols_of(sources[source], lists.protocols)) {
           const std::string name = name_of(sources[source]), label = fmt::format("{}+{}", w.prompt, w.generated);
-          const std::int64_t group = group_tokens(sources[source].spec);
+          const std::int64_t group = sources[source].spec.group_tokens();
           const std::int64_t one = kv_bytes_peak(sources[source], protocol, w, 1);
           if (one > lists.kv_budget)
             throw InputError(

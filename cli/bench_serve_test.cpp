@@ -38,7 +38,10 @@ class BenchServeCommand : public ::testing::Test {
 
 TEST_F(BenchServeCommand, TellsWhatAServerAnsweredToWhatWasAsked) {
   body = "data: " + json{{"choices", {{{"index", 0}, {"token_ids", {7, 8}}}}}}.dump() + "\n\ndata: " +
-         json{{"choices", json::array()}, {"usage", {{"prompt_tokens", 4}, {"completion_tokens", 2}}}}.dump() +
+         json{{"choices", json::array()},
+              {"usage",
+               {{"prompt_tokens", 4}, {"completion_tokens", 2}, {"prompt_tokens_details", {{"cached_tokens", 1}}}}}}
+             .dump() +
          "\n\ndata: [DONE]\n\n";
   const json result = json::parse(bench({"--requests", "5", "--rate", "250", "--prompt-tokens", "4", "--output-tokens",
                                          "1,3", "--warmup", "0", "--seed", "9", "--slo-ttft-ms", "1e9"}));
@@ -47,6 +50,7 @@ TEST_F(BenchServeCommand, TellsWhatAServerAnsweredToWhatWasAsked) {
   EXPECT_EQ(result["rate"], 250);
   EXPECT_EQ(result["seed"], 9);
   EXPECT_EQ(result["total_output_tokens"], 10);
+  EXPECT_EQ(result["total_cached_tokens"], 5);
 }
 
 TEST_F(BenchServeCommand, FailsWhereNothingWasAnswered) {

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "base/version.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
 
@@ -21,7 +22,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(
       CLI::MultiOptionPolicy::TakeLast);  // later flags win, so scripts can be overridden
-  app.set_version_flag("--version", "photon " PHOTON_VERSION);
+  app.set_version_flag("--version", photon::version_line("photon"));
   photon::add_generate(app);
   photon::add_score(app);
   photon::add_agree(app);

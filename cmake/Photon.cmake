@@ -9,7 +9,11 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 find_program(PHOTON_CCACHE ccache)
 if(PHOTON_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${PHOTON_CCACHE})
+  # What it asks for to keep what precompiled headers are part of.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${PHOTON_CCACHE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+    add_compile_options(-fpch-preprocess)
+  endif()
 endif()
 
 # Optimising is half of the time of a build.  Code that is never hot, tests and the frames of programs, gets little of it;
@@ -27,6 +31,10 @@ if(PHOTON_MOLD)
 endif()
 
 set(PHOTON_WARNINGS -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  # Its -Wconversion has more in it than GCC's: here an int64_t may index a container of the standard library.
+  list(APPEND PHOTON_WARNINGS -Wno-sign-conversion)
+endif()
 
 function(photon_options target)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
@@ -42,9 +50,10 @@ function(photon_options target)
 endfunction()
 
 # photon_library(kernels SOURCES a.cpp b.cpp DEPENDS base): target photon::kernels with its tests (x_test.cpp) and
-# benchmarks (x_bench.cpp) found beside the sources.
+# benchmarks (x_bench.cpp) found beside the sources.  HEADERS: those of other projects that take longer to read than the
+# sources to compile; they are read once, and every source still includes what it uses.
 function(photon_library name)
-  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINKS;TEST_DEPENDS" ${ARGN})
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINKS;HEADERS;TEST_DEPENDS" ${ARGN})
   add_library(photon_${name} STATIC ${arg_SOURCES})
   add_library(photon::${name} ALIAS photon_${name})
   photon_options(photon_${name})
@@ -52,7 +61,20 @@ function(photon_library name)
     target_link_libraries(photon_${name} PUBLIC photon::${dependency})
   endforeach()
   target_link_libraries(photon_${name} PUBLIC ${arg_LINKS})
+  if(arg_HEADERS)
+    target_precompile_headers(photon_${name} PRIVATE ${arg_HEADERS})
+  endif()
   photon_tests(${name} ${arg_TEST_DEPENDS})
+endfunction()
+
+# What most tests include, read once for all test programs: these have the same options.
+function(photon_test_headers)
+  file(CONFIGURE OUTPUT test_headers.cpp CONTENT "")
+  add_library(photon_test_headers OBJECT ${CMAKE_CURRENT_BINARY_DIR}/test_headers.cpp)
+  photon_options(photon_test_headers)
+  target_compile_options(photon_test_headers PRIVATE ${PHOTON_COLD})
+  target_link_libraries(photon_test_headers PUBLIC GTest::gtest fmt::fmt nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX)
+  target_precompile_headers(photon_test_headers PRIVATE <gtest/gtest.h> <fmt/format.h> <nlohmann/json.hpp>)
 endfunction()
 
 # The tests of folder x, every y_test.cpp in it, are one program x_test.  Benchmarks and fuzz targets are programs each.
@@ -64,8 +86,8 @@ function(photon_tests library)
       photon_options(${library}_test)
       target_compile_options(${library}_test PRIVATE ${PHOTON_COLD})
       target_compile_definitions(${library}_test PRIVATE PHOTON_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-      photon_together(${library}_test)
-      target_link_libraries(${library}_test PRIVATE photon::${library} ${ARGN} GTest::gtest_main)
+      target_link_libraries(${library}_test PRIVATE photon::${library} ${ARGN} GTest::gtest_main photon_test_headers)
+      target_precompile_headers(${library}_test REUSE_FROM photon_test_headers)
       gtest_discover_tests(${library}_test DISCOVERY_TIMEOUT 120
         PROPERTIES TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)  # ctest runs several at once: waiting threads sleep
     endif()
@@ -91,16 +113,9 @@ function(photon_tests library)
   endif()
 endfunction()
 
-# For targets whose files take longer to read their headers (JSON, Boost, LibTorch, CLI11) than to compile themselves:
-# several files are one translation unit, so what one of them keeps to itself needs a name that the others do not use.
-function(photon_together target)
-  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 7)
-endfunction()
-
-# For libraries that are never hot besides.
+# For libraries that are never hot.
 function(photon_cold library)
   target_compile_options(photon_${library} PRIVATE ${PHOTON_COLD})
-  photon_together(photon_${library})
 endfunction()
 
 # For libraries that compute.

@@ -34,7 +34,7 @@ class EveryEngine : public testing::TestWithParam<NamedSpec> {
  protected:
   EveryEngine() { set_threads(1); }
   const Spec& spec() const { return GetParam().spec; }
-  std::int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }
+  std::int64_t group_tokens() const { return spec().group_tokens(); }
   std::vector<Protocol> protocols() const {
     return spec().n_levels() == 0 ? std::vector{Protocol::hiergen} : std::vector{Protocol::hiergen, Protocol::recgen};
   }

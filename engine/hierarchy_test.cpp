@@ -47,7 +47,7 @@ class EverySpec : public testing::TestWithParam<NamedSpec> {
  protected:
   EverySpec() { set_threads(1); }  // tiny models are faster so
   const Spec& spec() const { return GetParam().spec; }
-  std::int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }  // C_≤L
+  std::int64_t group_tokens() const { return spec().group_tokens(); }  // C_≤L
 
   TestModel folder{GetParam().spec};
   Runner runner{load_model(folder.path())};

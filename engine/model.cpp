@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "kernels/kernels.h"
+#include "spec/tensor_names.h"
 
 namespace photon {
 namespace {
@@ -60,7 +61,7 @@ class RandomSource : public Source {
  public:
   explicit RandomSource(std::uint64_t seed) : seed_(seed) {}
   std::vector<float> vector(const std::string& name, std::int64_t n) const override {
-    return std::vector<float>(static_cast<std::size_t>(n), name.ends_with("norm.weight") ? 1.0f : 0.02f);
+    return std::vector<float>(static_cast<std::size_t>(n), names::is_norm(name) ? 1.0f : 0.02f);
   }
   ReadRow matrix(const std::string& name) const override {
     std::uint64_t stream = 0;
@@ -106,31 +107,31 @@ class Loader {
     w.outputs = gate.rows + up.rows;  // without the padding of the two
     return w;
   }
-  StackWeights stack(const std::string& at, const StackSpec& spec) {
+  StackWeights stack(const names::Stack& name, const StackSpec& spec) {
     StackWeights s{.spec = spec, .norm_eps = static_cast<float>(model_.spec.norm_eps)};
     for (std::int64_t i = 0; i < spec.n_layers; ++i) {
-      const auto name = [&](const char* tensor) { return fmt::format("{}.layers.{}.{}.weight", at, i, tensor); };
-      s.layers.push_back({.attn_norm = vector(name("attn_norm")),
-                          .mlp_norm = vector(name("mlp_norm")),
-                          .qkv = stacked({name("attn.q"), name("attn.k"), name("attn.v")}),
-                          .o = matrix(name("attn.o")),
-                          .gate_up = gated(name("mlp.gate"), name("mlp.up")),
-                          .down = matrix(name("mlp.down"))});
+      const names::Block layer = name.layer(i);
+      s.layers.push_back({.attn_norm = vector(layer.attn_norm),
+                          .mlp_norm = vector(layer.mlp_norm),
+                          .qkv = stacked({layer.q, layer.k, layer.v}),
+                          .o = matrix(layer.o),
+                          .gate_up = gated(layer.gate, layer.up),
+                          .down = matrix(layer.down)});
     }
-    s.norm = vector(at + ".norm.weight");
+    s.norm = vector(name.norm);
     return s;
   }
   LevelWeights level(std::int64_t l) {
     const LevelSpec& spec = model_.spec.level(l);
-    const std::string at = fmt::format("levels.{}.", l);
-    const auto optional_matrix = [&](const std::string& name) {
-      return has(name) ? std::optional(matrix(name)) : std::nullopt;
+    const names::Level name(l);
+    const auto optional_matrix = [&](const std::string& tensor) {
+      return has(tensor) ? std::optional(matrix(tensor)) : std::nullopt;
     };
-    return {.chunker = optional_matrix(at + "chunker.weight"),
-            .encoder = stack(at + "encoder", spec.encoder),
-            .converter = matrix(at + "converter.weight"),
-            .content_proj = optional_matrix(at + "content_proj.weight"),
-            .decoder = stack(at + "decoder", spec.decoder)};
+    return {.chunker = optional_matrix(name.chunker),
+            .encoder = stack(name.encoder, spec.encoder),
+            .converter = matrix(name.converter),
+            .content_proj = optional_matrix(name.content_proj),
+            .decoder = stack(name.decoder, spec.decoder)};
   }
   /// The embedding where it is stored, or a copy of what the source makes.
   MatrixView embedding(const std::string& name) {
@@ -241,13 +242,13 @@ void fill(Model& model, const Source& source, const Precision& precision, DType 
   model.kv = precision.kv.value_or(model.dtype == DType::f32 ? DType::f32 : DType::bf16);
   require_memory(model.spec, model.dtype);
   Loader load(model, source);
-  model.embed = load.embedding("embed.weight");
+  model.embed = load.embedding(names::embed);
   for (std::int64_t l = 1; l <= model.n_levels(); ++l) model.levels.push_back(load.level(l));
   if (model.spec.trunk)
-    model.trunk = load.stack("trunk", *model.spec.trunk);
+    model.trunk = load.stack(names::trunk(), *model.spec.trunk);
   else
-    model.start = load.vector("start.weight");
-  model.lm_head = load.matrix(model.spec.tie_embeddings ? "embed.weight" : "lm_head.weight");
+    model.start = load.vector(names::start);
+  model.lm_head = load.matrix(model.spec.tie_embeddings ? names::embed : names::lm_head);
 }
 
 }  // namespace
@@ -289,7 +290,7 @@ Model random_model(const Spec& spec, const Precision& precision, std::uint64_t s
 std::int64_t packed_bytes(const Spec& spec, DType type) {
   std::int64_t bytes = 0;
   for (const TensorSpec& tensor : tensors(spec))
-    if (tensor.shape.size() == 2 && (tensor.name != "embed.weight" || spec.tie_embeddings))
+    if (tensor.shape.size() == 2 && (tensor.name != names::embed || spec.tie_embeddings))
       bytes += (tensor.shape[0] + panel_outputs - 1) / panel_outputs * panel_bytes(type, tensor.shape[1]);
   return bytes;
 }

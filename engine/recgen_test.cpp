@@ -41,7 +41,7 @@ class RecGen : public testing::TestWithParam<NamedSpec> {
  protected:
   RecGen() { set_threads(1); }
   const Spec& spec() const { return GetParam().spec; }
-  std::int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }  // C_≤L
+  std::int64_t group_tokens() const { return spec().group_tokens(); }  // C_≤L
   std::vector<std::int32_t> prompt(std::int64_t groups, std::uint64_t seed = 3) const {
     return random_tokens(groups * group_tokens(), spec().vocab_size, seed);
   }

@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "spec/tensor_names.h"
 #include "weights/model_folder.h"
 
 namespace photon {
@@ -70,18 +71,18 @@ struct Reference {
       }
   }
 
-  Rows stack(const std::string& name, const StackSpec& s, Rows x, const std::vector<std::int64_t>& positions,
+  Rows stack(const names::Stack& name, const StackSpec& s, Rows x, const std::vector<std::int64_t>& positions,
              const std::function<bool(std::size_t, std::size_t)>& sees) {
     const auto h = static_cast<std::size_t>(s.head_dim), H = static_cast<std::size_t>(s.n_heads);
     const std::size_t group = H / static_cast<std::size_t>(s.n_kv_heads);
     for (std::int64_t layer = 0; layer < s.n_layers; ++layer) {
-      const std::string at = name + ".layers." + std::to_string(layer) + ".";
+      const names::Block w = name.layer(layer);
       Rows q, k, v;
       for (std::size_t r = 0; r < x.size(); ++r) {
-        const Vec normed = norm(x[r], at + "attn_norm.weight");
-        q.push_back(linear(normed, at + "attn.q.weight"));
-        k.push_back(linear(normed, at + "attn.k.weight"));
-        v.push_back(linear(normed, at + "attn.v.weight"));
+        const Vec normed = norm(x[r], w.attn_norm);
+        q.push_back(linear(normed, w.q));
+        k.push_back(linear(normed, w.k));
+        v.push_back(linear(normed, w.v));
         rotate(q[r], positions[r], s);
         rotate(k[r], positions[r], s);
       }
@@ -101,24 +102,24 @@ struct Reference {
           for (std::size_t c = 0; c < seen.size(); ++c)
             for (std::size_t i = 0; i < h; ++i) att[head * h + i] += weights[c] / total * v[seen[c]][kv * h + i];
         }
-        const Vec o = linear(att, at + "attn.o.weight");
+        const Vec o = linear(att, w.o);
         for (std::size_t i = 0; i < o.size(); ++i) x[r][i] += o[i];
       }
       for (Vec& row : x) {
-        const Vec normed = norm(row, at + "mlp_norm.weight");
-        Vec gate = linear(normed, at + "mlp.gate.weight");
-        const Vec up = linear(normed, at + "mlp.up.weight");
+        const Vec normed = norm(row, w.mlp_norm);
+        Vec gate = linear(normed, w.gate);
+        const Vec up = linear(normed, w.up);
         for (std::size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1 + std::exp(-gate[i]));
-        const Vec down = linear(gate, at + "mlp.down.weight");
+        const Vec down = linear(gate, w.down);
         for (std::size_t i = 0; i < down.size(); ++i) row[i] += down[i];
       }
     }
-    for (Vec& row : x) row = norm(row, name + ".norm.weight");
+    for (Vec& row : x) row = norm(row, name.norm);
     return x;
   }
 
   // An encoder or the trunk: what its span shows a row.
-  Rows causal_stack(const std::string& name, const StackSpec& s, const Rows& x,
+  Rows causal_stack(const names::Stack& name, const StackSpec& s, const Rows& x,
                     const std::vector<std::int64_t>& positions) {
     const auto w = static_cast<std::size_t>(s.span.size);
     return stack(name, s, x, positions, [&](std::size_t r, std::size_t c) {
@@ -134,30 +135,30 @@ struct Reference {
   }
 
   Vec embed(std::int64_t token) {
-    const Tensor& w = tensor("embed.weight");
+    const Tensor& w = tensor(names::embed);
     return {w.values.begin() + token * w.cols, w.values.begin() + (token + 1) * w.cols};
   }
 
   // X⁽ˡ⁾ of the complete units.
   Rows encode(std::int64_t l, const Rows& below) {
     const LevelSpec& level = spec.level(l);
-    const std::string at = "levels." + std::to_string(l) + ".";
+    const names::Level name(l);
     const auto C = static_cast<std::size_t>(level.chunk_size);
     Rows A;
     std::vector<std::int64_t> positions;
     for (std::size_t g = 0; (g + 1) * C <= below.size(); ++g) {
       Vec a;
       for (std::size_t j = 0; j < C; ++j) a.insert(a.end(), below[g * C + j].begin(), below[g * C + j].end());
-      A.push_back(level.chunker == Chunker::linear ? linear(a, at + "chunker.weight") : a);
+      A.push_back(level.chunker == Chunker::linear ? linear(a, name.chunker) : a);
       positions.push_back(static_cast<std::int64_t>(g));
     }
-    return causal_stack(at + "encoder", level.encoder, A, positions);
+    return causal_stack(name.encoder, level.encoder, A, positions);
   }
 
   // X̂⁽ˡ⁻¹⁾ of every unit of level l-1 and of the next one, from cond⁽ˡ⁾ of all groups.
   Rows decode(std::int64_t l, const Rows& cond, const Rows& units) {
     const LevelSpec& level = spec.level(l);
-    const std::string at = "levels." + std::to_string(l) + ".";
+    const names::Level name(l);
     const auto C = static_cast<std::size_t>(level.chunk_size), R = static_cast<std::size_t>(level.converter_len);
     const auto E = static_cast<std::ptrdiff_t>(level.decoder.d_model);
     const bool stream = level.decoder.span.kind == Span::Kind::stream;
@@ -165,7 +166,7 @@ struct Reference {
     std::vector<std::int64_t> positions;
     std::vector<std::size_t> group, predicts;  // predicts: the row of each unit
     for (std::size_t g = 0; g * C <= units.size(); ++g) {
-      const Vec U = linear(cond.at(g), at + "converter.weight");
+      const Vec U = linear(cond.at(g), name.converter);
       for (std::size_t slot = 0; slot < R + C; ++slot) {
         const std::size_t content = g * C + slot - R;
         if (slot >= R && content >= units.size()) break;
@@ -174,16 +175,15 @@ struct Reference {
           x.emplace_back(U.begin() + static_cast<std::ptrdiff_t>(slot) * E,
                          U.begin() + static_cast<std::ptrdiff_t>(slot + 1) * E);
         else
-          x.push_back(folder.weights.contains(at + "content_proj.weight")
-                          ? linear(units[content], at + "content_proj.weight")
-                          : units[content]);
+          x.push_back(folder.weights.contains(name.content_proj) ? linear(units[content], name.content_proj)
+                                                                 : units[content]);
         positions.push_back(static_cast<std::int64_t>(stream ? g * (R + C) + slot : slot));
         group.push_back(g);
         if (slot + 1 >= R && slot + 1 < R + C) predicts.push_back(x.size() - 1);
       }
     }
     const auto w = static_cast<std::size_t>(level.decoder.span.size);
-    const Rows y = stack(at + "decoder", level.decoder, x, positions, [&](std::size_t r, std::size_t c) {
+    const Rows y = stack(name.decoder, level.decoder, x, positions, [&](std::size_t r, std::size_t c) {
       return c <= r && (stream ? r < c + w : group[r] == group[c]);
     });
     Rows predicted;
@@ -200,17 +200,17 @@ struct Reference {
       X[0].insert(X[0].begin(), embed(spec.bos_token_id));
       std::vector<std::int64_t> positions;
       for (std::size_t i = 0; i < X[0].size(); ++i) positions.push_back(static_cast<std::int64_t>(i));
-      predicted = causal_stack("trunk", *spec.trunk, X[0], positions);
+      predicted = causal_stack(names::trunk(), *spec.trunk, X[0], positions);
     } else {
       for (std::int64_t l = 1; l <= spec.n_levels(); ++l) X.push_back(encode(l, X.back()));
       predicted = X.back();
-      predicted.insert(predicted.begin(), tensor("start.weight").values);
+      predicted.insert(predicted.begin(), tensor(names::start).values);
       for (std::int64_t l = spec.n_levels(); l >= 1; --l) {
         conds[static_cast<std::size_t>(l)] = predicted;
         predicted = decode(l, predicted, X[static_cast<std::size_t>(l - 1)]);
       }
     }
-    for (Vec& row : predicted) row = linear(row, spec.tie_embeddings ? "embed.weight" : "lm_head.weight");
+    for (Vec& row : predicted) row = linear(row, spec.tie_embeddings ? names::embed : names::lm_head);
     return predicted;
   }
 
@@ -223,11 +223,11 @@ struct Reference {
     for (const std::int32_t token : prompt) X[0].push_back(embed(token));
     for (std::size_t l = 1; l <= L; ++l) X.push_back(encode(level_of(l), X.back()));
     conds[L] = X[L];
-    conds[L].insert(conds[L].begin(), tensor("start.weight").values);
+    conds[L].insert(conds[L].begin(), tensor(names::start).values);
     for (std::size_t l = L; l >= 2; --l) conds[l - 1] = decode(level_of(l), conds[l], X[l - 1]);
     for (std::size_t l = L; l >= 2; --l) conds[l - 1].pop_back();  // the group that recgen itself begins
     Rows logits;
-    const auto group_tokens = static_cast<std::size_t>(spec.chunk_tokens(spec.n_levels()));
+    const auto group_tokens = static_cast<std::size_t>(spec.group_tokens());
     while (logits.size() < generated.size()) {
       for (std::size_t l = L; l >= 1; --l) {
         const std::size_t n = group_tokens / static_cast<std::size_t>(spec.chunk_tokens(level_of(l - 1)));
@@ -235,7 +235,7 @@ struct Reference {
           const Vec predicted = decode(level_of(l), conds[l], X[l - 1]).back();
           if (l == 1) {
             X[0].push_back(embed(generated[logits.size()]));
-            logits.push_back(linear(predicted, spec.tie_embeddings ? "embed.weight" : "lm_head.weight"));
+            logits.push_back(linear(predicted, spec.tie_embeddings ? names::embed : names::lm_head));
           } else {
             X[l - 1].push_back(predicted);
             conds[l - 1].push_back(predicted);

@@ -149,7 +149,7 @@ inline Recorder alone(Runner& runner, const Request& request) {
 
 // Requests of every kind; their prompts have beginnings in common.
 inline Request random_request(const Spec& spec, Random& random, std::int64_t longest_prompt) {
-  const std::int64_t V = spec.vocab_size, group = spec.chunk_tokens(spec.n_levels());
+  const std::int64_t V = spec.vocab_size, group = spec.group_tokens();
   Request r{.prompt = random_tokens(random.below(longest_prompt + 1), V, 1)};
   if (!r.prompt.empty() && random.below(3) > 0)
     r.prompt[static_cast<std::size_t>(random.below(std::ssize(r.prompt)))] = static_cast<std::int32_t>(random.below(V));
@@ -172,7 +172,7 @@ class EveryScheduler : public testing::TestWithParam<NamedSpec> {
  protected:
   EveryScheduler() { set_threads(1); }
   const Spec& spec() const { return GetParam().spec; }
-  std::int64_t group() const { return spec().chunk_tokens(spec().n_levels()); }
+  std::int64_t group() const { return spec().group_tokens(); }
   std::vector<Protocol> protocols() const {
     return spec().n_levels() == 0 ? std::vector{Protocol::hiergen} : std::vector{Protocol::hiergen, Protocol::recgen};
   }

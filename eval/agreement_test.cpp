@@ -19,7 +19,7 @@ class AgreementOf : public testing::TestWithParam<NamedSpec> {
  protected:
   AgreementOf() { set_threads(1); }  // tiny models are faster so
   const Spec& spec() const { return GetParam().spec; }
-  std::int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }
+  std::int64_t group_tokens() const { return spec().group_tokens(); }
   std::vector<std::int32_t> text(std::int64_t n, std::uint64_t seed) const {
     return random_tokens(n, spec().vocab_size, seed);
   }

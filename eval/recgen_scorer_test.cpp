@@ -31,7 +31,7 @@ TEST_P(RecgenScorerOf, ScoresContinuationsAsItGeneratesThem) {
   }
   Scorer scorer(engine.runner(), Protocol::recgen);
   Scorer exact(engine.runner(), Protocol::hiergen);
-  const std::int64_t T = spec.chunk_tokens(spec.n_levels());
+  const std::int64_t T = spec.group_tokens();
   for (const std::int64_t n_context : {std::int64_t{0}, T, 2 * T, T - 1, T + 1}) {
     const auto context = random_tokens(n_context, spec.vocab_size, 7);
     const std::int64_t n_exact = (T - n_context % T) % T;

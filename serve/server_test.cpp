@@ -123,7 +123,7 @@ TEST(Server, AStopBeforeItWaitsIsNotLost) {
 TEST(Loggable, HoldsNothingThatATerminalOrAParserWouldTakeForItself) {
   EXPECT_EQ(loggable("/v1/completions"), "/v1/completions");
   EXPECT_EQ(loggable("/a\nb\x1b[31m \\\xc3\xa9\x7f"), "/a\\x0ab\\x1b[31m\\x20\\x5c\\xc3\\xa9\\x7f");
-  EXPECT_EQ(loggable(std::string(1000, 'a')), std::string(200, 'a') + "...");
+  EXPECT_EQ(loggable(std::string(1000, 'a')), std::string(200, 'a').append("..."));
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "spec/tensor_names.h"
+
 namespace photon {
 namespace {
 
@@ -124,7 +126,7 @@ void for_each_encoder(const Spec& spec, Protocol protocol, const Visit& visit) {
 // Caches of a decoder that exist at once: recgen decodes all the groups of a `chunk` decoder in parallel.
 std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l) {
   const bool parallel = protocol == Protocol::recgen && spec.level(l).decoder.span.kind == Span::Kind::chunk;
-  return parallel ? spec.chunk_tokens(spec.n_levels()) / spec.chunk_tokens(l) : 1;
+  return parallel ? spec.group_tokens() / spec.chunk_tokens(l) : 1;
 }
 
 // Whole pages of the growing caches after T tokens: with `more` = 0 only those that are full.
@@ -135,16 +137,6 @@ std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, DT
     if (grows(s)) bytes += pages * kv_page_units * kv_bytes_per_position(s, kv);
   });
   return bytes;
-}
-
-// "level 1 encoder" for "levels.1.encoder.layers.0.attn.q.weight".
-std::string part_of(const std::string& tensor) {
-  constexpr std::string_view levels = "levels.";
-  if (!tensor.starts_with(levels)) return tensor.substr(0, tensor.find('.'));
-  const auto level_end = tensor.find('.', levels.size());
-  const auto part_end = tensor.find('.', level_end + 1);
-  return fmt::format("level {} {}", tensor.substr(levels.size(), level_end - levels.size()),
-                     tensor.substr(level_end + 1, part_end - level_end - 1));
 }
 
 }  // namespace
@@ -163,10 +155,10 @@ Parameters count_parameters(const Spec& spec) {
     std::int64_t elements = 1;
     for (const std::int64_t n : tensor.shape) elements *= n;
     count.total += elements;
-    const std::string part = part_of(tensor.name);
-    if (part == "embed") {
+    const std::string part = names::part_of(tensor.name);
+    if (tensor.name == names::embed) {
       count.embedding = elements;
-    } else if (part == "lm_head") {
+    } else if (tensor.name == names::lm_head) {
       count.head = elements;
     } else if (!count.parts.empty() && count.parts.back().first == part) {
       count.parts.back().second += elements;
@@ -236,7 +228,7 @@ std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t 
   const std::int64_t shared = kv_bytes_filled(spec, hiergen, n_prompt, kv);
   std::int64_t each = kv_bytes_allocated(spec, hiergen, n_prompt + n_tokens, kv);
   if (protocol == recgen) {
-    const std::int64_t group = spec.chunk_tokens(spec.n_levels());
+    const std::int64_t group = spec.group_tokens();
     const auto whole_groups = [group](std::int64_t T) { return (T + group - 1) / group * group; };
     const auto growing = [&](Protocol kept, std::int64_t T) {
       return kv_bytes_allocated(spec, kept, T, kv) - kv_bytes_constant(spec, kept, kv);

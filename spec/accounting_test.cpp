@@ -141,7 +141,7 @@ std::map<std::string, Use> schedule(const Spec& spec, Protocol protocol) {
     touch("lm_head.", 1);
     return uses;
   }
-  const std::int64_t L = spec.n_levels(), top = spec.chunk_tokens(L);
+  const std::int64_t L = spec.n_levels(), top = spec.group_tokens();
   for (std::int64_t l = 1; l <= L; ++l) {
     const LevelSpec& level = spec.level(l);
     const std::string prefix = fmt::format("levels.{}.", l);
@@ -179,7 +179,7 @@ TEST(Accounting, WorkAndWeightTrafficFollowTheScheduleTensorByTensor) {
           if (prefix != "levels.1.content_proj.") reads += elements * static_cast<double>(use.reads);
         }
       }
-      const auto tokens = static_cast<double>(spec.chunk_tokens(spec.n_levels()));
+      const auto tokens = static_cast<double>(spec.group_tokens());
       EXPECT_NEAR(decode_flops(spec, protocol, 1000).matmul, flops / tokens, 1e-9 * flops) << to_json(spec);
       EXPECT_NEAR(weights_read_per_token(spec, protocol), reads / tokens, 1e-9 * reads) << to_json(spec);
       if (protocol == hiergen) {

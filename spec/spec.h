@@ -27,6 +27,8 @@ struct Span {
   Kind kind = Kind::global;
   std::int64_t size = 0;  // window, block, stream: >= 1; otherwise 0
   bool operator==(const Span&) const = default;
+
+  bool has_size() const { return kind == Kind::window || kind == Kind::block || kind == Kind::stream; }
 };
 
 /// One causal Transformer stack: pre-RMSNorm, RoPE (rotate-half), SwiGLU, no biases, final RMSNorm.
@@ -67,9 +69,7 @@ struct Spec {
   const LevelSpec& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
   bool is_vanilla() const { return trunk && trunk->span.kind == Span::Kind::global; }
   std::int64_t chunk_tokens(std::int64_t l) const;  // C_≤l = C_1·…·C_l tokens in one unit of level l; 1 for l = 0
-  std::int64_t group_tokens() const {
-    return chunk_tokens(n_levels());
-  }                                               // C_≤L: tokens of a top-level group; 1 for L = 0
+  std::int64_t group_tokens() const { return chunk_tokens(n_levels()); }  // C_≤L: a top-level group; 1 for L = 0
   std::int64_t width(std::int64_t l) const;       // D_l: width of a unit of level l; D_0 = d_embed
   std::int64_t cond_width(std::int64_t l) const;  // width of cond⁽ˡ⁾: D_L at the top, E_{l+1} below it
   std::int64_t head_width() const;                // input of lm_head: E_1, or the trunk's d_model

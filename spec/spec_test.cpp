@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "base/folder_testing.h"
+#include "spec/tensor_names.h"
 
 namespace photon {
 namespace {
@@ -250,6 +251,8 @@ TEST(Spec, DerivedWidths) {
   EXPECT_EQ(spec.chunk_tokens(0), 1);
   EXPECT_EQ(spec.chunk_tokens(2), 15);
   EXPECT_EQ(spec.chunk_tokens(3), 30);
+  EXPECT_EQ(spec.group_tokens(), 30);
+  EXPECT_EQ(vanilla_spec().group_tokens(), 1);
   EXPECT_EQ(spec.width(0), 6);
   EXPECT_EQ(spec.width(3), 12);
   EXPECT_EQ(spec.cond_width(1), 18);  // E_2
@@ -293,6 +296,36 @@ TEST(Spec, TensorsOfAVanillaModel) {
   EXPECT_EQ(list.size(), 1u + 2 * 9 + 1);  // tied: no lm_head
   EXPECT_EQ(list[3], (TensorSpec{"trunk.layers.0.attn.k.weight", {3, 8}}));
   EXPECT_EQ(list.back(), (TensorSpec{"trunk.norm.weight", {8}}));
+}
+
+TEST(TensorNames, SayWhereTheirTensorsAre) {
+  const auto expect = [](const char* name, std::int64_t level, const char* stack, const char* kind, const char* part) {
+    const names::Place place = names::place_of(name);
+    EXPECT_EQ(place.level, level) << name;
+    EXPECT_EQ(place.stack, stack) << name;
+    EXPECT_EQ(place.kind, kind) << name;
+    EXPECT_EQ(names::part_of(name), part);
+  };
+  expect("embed.weight", 0, "", "embed", "embed");
+  expect("levels.1.converter.weight", 1, "", "converter", "level 1 converter");
+  expect("levels.12.encoder.layers.34.attn.q.weight", 12, "encoder", "attn.q", "level 12 encoder");
+  expect("levels.1.decoder.layers.0.mlp_norm.weight", 1, "decoder", "mlp_norm", "level 1 decoder");
+  expect("trunk.layers.3.mlp.down.weight_scale", 0, "trunk", "mlp.down", "trunk");
+  expect("trunk.norm.weight", 0, "trunk", "norm", "trunk");
+  for (const char* strange : {"", ".", "levels", "levels.", "levels.x.encoder.", "encoder.layers.", "trunk.layers"})
+    names::place_of(strange);
+}
+
+// The list is checked above; here, that a name knows where the list has it from.
+TEST(TensorNames, FindTheirStack) {
+  const Spec spec = odd_spec();
+  EXPECT_EQ(names::stack_of(names::place_of(names::Level(2).decoder.layer(1).o), spec), &spec.level(2).decoder);
+  EXPECT_EQ(names::stack_of(names::place_of(names::Level(3).encoder.norm), spec), &spec.level(3).encoder);
+  EXPECT_EQ(names::stack_of(names::place_of(names::Level(3).converter), spec), nullptr);
+  EXPECT_EQ(names::stack_of(names::place_of(names::trunk().norm), spec), nullptr);
+  EXPECT_EQ(names::stack_of(names::place_of("levels.4.encoder.norm.weight"), spec), nullptr);
+  for (const TensorSpec& tensor : tensors(spec))
+    EXPECT_EQ(names::is_norm(tensor.name), tensor.shape.size() == 1 && tensor.name != names::start) << tensor.name;
 }
 
 TEST(Spec, SpansPrintTheirSize) {

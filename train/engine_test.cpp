@@ -21,7 +21,7 @@ class EngineOf : public testing::TestWithParam<NamedSpec> {
 
   TestModel folder{GetParam().spec, /*seed=*/5};
   const Spec& spec() const { return GetParam().spec; }
-  int64_t group_tokens() const { return spec().chunk_tokens(spec().n_levels()); }
+  int64_t group_tokens() const { return spec().group_tokens(); }
 
   // The largest |engine - LibTorch| over all logits of a sequence.
   double distance(Photon& trained, Runner& runner, int64_t T) const {

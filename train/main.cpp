@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <torch/version.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -45,7 +46,7 @@ int main(int argc, char** argv) {
   std::string recipe_file, resume_folder;
   std::vector<std::string> overrides;
   bool check_only = false;
-  app.set_version_flag("--version", std::string("photon-train ") + photon::commit());
+  app.set_version_flag("--version", photon::version_line("photon-train") + "\nLibTorch " TORCH_VERSION);
   auto* recipe_option =
       app.add_option("recipe", recipe_file, "Recipe (TOML); goes on if its run.out already holds this run");
   app.add_option("--resume", resume_folder, "Run folder to go on with, from its newest checkpoint")

@@ -4,6 +4,9 @@
 #include <fmt/format.h>
 
 #include <stdexcept>
+#include <string_view>
+
+#include "spec/tensor_names.h"
 
 namespace photon {
 
@@ -12,13 +15,20 @@ using torch::Tensor;
 namespace modules {
 namespace {
 
-std::shared_ptr<Weight> add_weight(torch::nn::Module& owner, const std::string& name, std::vector<int64_t> shape) {
-  return owner.register_module(name, std::make_shared<Weight>(std::move(shape)));
-}
-
-// A module that only gives its children a common prefix, as in "levels.1".
-std::shared_ptr<torch::nn::Module> add_folder(torch::nn::Module& owner, const std::string& name) {
-  return owner.register_module(name, std::make_shared<torch::nn::Module>(name));
+// A parameter of the model under the name of its tensor: "levels.1.chunker.weight" is `weight` of the module `chunker`
+// in the module `1` in `levels`.
+Tensor add_weight(torch::nn::Module& model, const std::string& name, std::vector<int64_t> shape) {
+  torch::nn::Module* owner = &model;
+  std::string_view rest = name;
+  for (auto dot = rest.find('.'); dot != rest.npos; dot = rest.find('.')) {
+    const std::string module(rest.substr(0, dot));
+    const auto children = owner->named_children();
+    const auto* child = children.find(module);
+    owner =
+        child != nullptr ? child->get() : owner->register_module(module, std::make_shared<torch::nn::Module>()).get();
+    rest.remove_prefix(dot + 1);
+  }
+  return owner->register_parameter(std::string(rest), torch::empty(shape));
 }
 
 // x [B, S, D] -> [B, S/period·count, D].
@@ -29,103 +39,98 @@ Tensor select(const Tensor& x, const Slots& wanted) {
 }
 
 // The stream with its last addition made, and its norm.
-ops::Normed norm_of(const Residual& stream, const Weight& weight, double eps, torch::ScalarType dtype) {
-  if (stream.y.defined()) return ops::add_rms_norm(stream.x, stream.y, weight.value, eps, dtype);
-  return {stream.x, ops::rms_norm(stream.x, weight.value, eps, dtype)};
+ops::Normed norm_of(const Residual& stream, const Tensor& weight, double eps, torch::ScalarType dtype) {
+  if (stream.y.defined()) return ops::add_rms_norm(stream.x, stream.y, weight, eps, dtype);
+  return {stream.x, ops::rms_norm(stream.x, weight, eps, dtype)};
 }
 
 }  // namespace
 
-Block::Block(const StackSpec& s, double eps) : stack(s), norm_eps(eps) {
-  attn_norm = add_weight(*this, "attn_norm", {s.d_model});
-  const auto attn = add_folder(*this, "attn");
-  q = add_weight(*attn, "q", {s.q_width(), s.d_model});
-  k = add_weight(*attn, "k", {s.kv_width(), s.d_model});
-  v = add_weight(*attn, "v", {s.kv_width(), s.d_model});
-  o = add_weight(*attn, "o", {s.d_model, s.q_width()});
-  mlp_norm = add_weight(*this, "mlp_norm", {s.d_model});
-  const auto mlp = add_folder(*this, "mlp");
-  gate = add_weight(*mlp, "gate", {s.d_ff, s.d_model});
-  up = add_weight(*mlp, "up", {s.d_ff, s.d_model});
-  down = add_weight(*mlp, "down", {s.d_model, s.d_ff});
-}
+Block::Block(torch::nn::Module& model, const names::Block& name, const StackSpec& s, double eps)
+    : stack(s),
+      norm_eps(eps),
+      attn_norm(add_weight(model, name.attn_norm, {s.d_model})),
+      q(add_weight(model, name.q, {s.q_width(), s.d_model})),
+      k(add_weight(model, name.k, {s.kv_width(), s.d_model})),
+      v(add_weight(model, name.v, {s.kv_width(), s.d_model})),
+      o(add_weight(model, name.o, {s.d_model, s.q_width()})),
+      mlp_norm(add_weight(model, name.mlp_norm, {s.d_model})),
+      gate(add_weight(model, name.gate, {s.d_ff, s.d_model})),
+      up(add_weight(model, name.up, {s.d_ff, s.d_model})),
+      down(add_weight(model, name.down, {s.d_model, s.d_ff})) {}
 
 Residual Block::forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted,
                         torch::ScalarType dtype) {
-  const auto [x, normed] = norm_of(stream, *attn_norm, norm_eps, dtype);     // [B, S, D]
-  const Tensor qkv = ops::linear(normed, {q->value, k->value, v->value});    // [B, S, (H+2K)·h]
+  const auto [x, normed] = norm_of(stream, attn_norm, norm_eps, dtype);      // [B, S, D]
+  const Tensor qkv = ops::linear(normed, {q, k, v});                         // [B, S, (H+2K)·h]
   const Tensor attended = select(ops::attention(qkv, rope, stack), wanted);  // [B, S', H·h]
-  const Residual after{select(x, wanted), ops::linear(attended, o->value)};  // [B, S', D]
-  const auto [y, normed_y] = norm_of(after, *mlp_norm, norm_eps, dtype);     // [B, S', D]
-  const Tensor gate_up = ops::linear(normed_y, {gate->value, up->value});    // [B, S', 2·d_ff]
-  return {y, ops::linear(ops::swiglu(gate_up), down->value)};                // [B, S', D]
+  const Residual after{select(x, wanted), ops::linear(attended, o)};         // [B, S', D]
+  const auto [y, normed_y] = norm_of(after, mlp_norm, norm_eps, dtype);      // [B, S', D]
+  const Tensor gate_up = ops::linear(normed_y, {gate, up});                  // [B, S', 2·d_ff]
+  return {y, ops::linear(ops::swiglu(gate_up), down)};                       // [B, S', D]
 }
 
-Stack::Stack(const StackSpec& s, double eps) : spec(s), norm_eps(eps) {
-  const auto folder = add_folder(*this, "layers");
-  for (int64_t i = 0; i < s.n_layers; ++i)
-    layers.push_back(folder->register_module(std::to_string(i), std::make_shared<Block>(s, eps)));
-  norm = add_weight(*this, "norm", {s.d_model});
+Stack::Stack(torch::nn::Module& model, const names::Stack& name, const StackSpec& s, double eps)
+    : spec(s), norm_eps(eps), norm(add_weight(model, name.norm, {s.d_model})) {
+  for (int64_t i = 0; i < s.n_layers; ++i) layers.emplace_back(model, name.layer(i), s, eps);
 }
 
 Tensor Stack::forward(const Tensor& x, torch::ScalarType dtype, const Slots& wanted) {
-  const auto residual_dtype = norm->value.scalar_type();
-  const auto rope = ops::rope_table(x.size(1), spec, norm->value.options());
+  const auto residual_dtype = norm.scalar_type();
+  const auto rope = ops::rope_table(x.size(1), spec, norm.options());
   Residual stream{x.to(residual_dtype), {}};
   // Only the last block may drop positions: until then each is a key that others look at.
-  for (const auto& layer : layers)
-    stream = layer->forward(stream, rope, layer == layers.back() ? wanted : Slots{}, dtype);
-  return norm_of(stream, *norm, norm_eps, dtype).normed;
+  for (Block& layer : layers) stream = layer.forward(stream, rope, &layer == &layers.back() ? wanted : Slots{}, dtype);
+  return norm_of(stream, norm, norm_eps, dtype).normed;
 }
 
-Level::Level(const Spec& whole, int64_t l) : spec(whole.level(l)) {
+Level::Level(torch::nn::Module& model, const Spec& whole, int64_t l)
+    : spec(whole.level(l)),
+      encoder(model, names::Level(l).encoder, spec.encoder, whole.norm_eps),
+      decoder(model, names::Level(l).decoder, spec.decoder, whole.norm_eps) {
+  const names::Level name(l);
   const int64_t below = whole.width(l - 1), E = spec.decoder.d_model;
   if (spec.chunker == Chunker::linear)
-    chunker = add_weight(*this, "chunker", {whole.width(l), spec.chunk_size * below});
-  encoder = register_module("encoder", std::make_shared<Stack>(spec.encoder, whole.norm_eps));
-  converter = add_weight(*this, "converter", {spec.converter_len * E, whole.cond_width(l)});
-  if (below != E) content_proj = add_weight(*this, "content_proj", {E, below});
-  decoder = register_module("decoder", std::make_shared<Stack>(spec.decoder, whole.norm_eps));
+    chunker = add_weight(model, name.chunker, {whole.width(l), spec.chunk_size * below});
+  converter = add_weight(model, name.converter, {spec.converter_len * E, whole.cond_width(l)});
+  if (below != E) content_proj = add_weight(model, name.content_proj, {E, below});
 }
 
 Tensor Level::encode(const Tensor& below, torch::ScalarType dtype) {
   const int64_t B = below.size(0), C = spec.chunk_size, M = below.size(1) / C;
   const Tensor chunks = below.reshape({B, M, C * below.size(2)});
-  const Tensor A = chunker ? ops::linear(chunks.to(dtype), chunker->value) : chunks;  // A⁽ˡ⁾ [B, M, D_l]
-  return encoder->forward(A, dtype);                                                  // X⁽ˡ⁾ [B, M, D_l]
+  const Tensor A = chunker.defined() ? ops::linear(chunks.to(dtype), chunker) : chunks;  // A⁽ˡ⁾ [B, M, D_l]
+  return encoder.forward(A, dtype);                                                      // X⁽ˡ⁾ [B, M, D_l]
 }
 
 Tensor Level::decode(const Tensor& cond, const Tensor& below, torch::ScalarType dtype) {
   const int64_t B = cond.size(0), M = cond.size(1);
   const int64_t C = spec.chunk_size, R = spec.converter_len, E = spec.decoder.d_model;
-  const Tensor U = ops::linear(cond.to(dtype), converter->value).view({B, M, R, E});
-  const Tensor projected = content_proj ? ops::linear(below.to(dtype), content_proj->value) : below;
+  const Tensor U = ops::linear(cond.to(dtype), converter).view({B, M, R, E});
+  const Tensor projected = content_proj.defined() ? ops::linear(below.to(dtype), content_proj) : below;
   const Tensor content = projected.reshape({B, M, C, E});
-  const auto residual_dtype = converter->value.scalar_type();
+  const auto residual_dtype = converter.scalar_type();
   // Prefix position R predicts slot 1, content slot j predicts slot j+1.
   if (spec.decoder.span.kind == Span::Kind::stream) {
     const Tensor rows = torch::cat({U.to(residual_dtype), content.to(residual_dtype)}, 2);  // [B, M, R+C, E]
-    return decoder->forward(rows.flatten(1, 2), dtype, {R + C, R - 1, C});
+    return decoder.forward(rows.flatten(1, 2), dtype, {R + C, R - 1, C});
   }
   const Tensor fed = content.narrow(2, 0, C - 1);                                     // slot C is never an input
   const Tensor rows = torch::cat({U.to(residual_dtype), fed.to(residual_dtype)}, 2);  // [B, M, R+C-1, E]
-  return decoder->forward(rows.flatten(0, 1), dtype, {R + C - 1, R - 1, C}).view({B, M * C, E});
+  return decoder.forward(rows.flatten(0, 1), dtype, {R + C - 1, R - 1, C}).view({B, M * C, E});
 }
 
 }  // namespace modules
 
 Photon::Photon(const Spec& spec, const InitOptions& init) : spec_(spec) {
   if (const auto found = problems(spec); !found.empty()) throw SpecError(fmt::format("{}", fmt::join(found, "\n")));
-  embed_ = modules::add_weight(*this, "embed", {spec.vocab_size, spec.d_embed});
-  if (spec.n_levels() > 0) {
-    const auto folder = modules::add_folder(*this, "levels");
-    for (int64_t l = 1; l <= spec.n_levels(); ++l)
-      levels_.push_back(folder->register_module(std::to_string(l), std::make_shared<modules::Level>(spec, l)));
-    start_ = modules::add_weight(*this, "start", {spec.width(spec.n_levels())});
-  } else {
-    trunk_ = register_module("trunk", std::make_shared<modules::Stack>(*spec.trunk, spec.norm_eps));
-  }
-  if (!spec.tie_embeddings) lm_head_ = modules::add_weight(*this, "lm_head", {spec.vocab_size, spec.head_width()});
+  embed_ = modules::add_weight(*this, names::embed, {spec.vocab_size, spec.d_embed});
+  for (int64_t l = 1; l <= spec.n_levels(); ++l) levels_.emplace_back(*this, spec, l);
+  if (spec.trunk)
+    trunk_.emplace(*this, names::trunk(), *spec.trunk, spec.norm_eps);
+  else
+    start_ = modules::add_weight(*this, names::start, {spec.width(spec.n_levels())});
+  if (!spec.tie_embeddings) lm_head_ = modules::add_weight(*this, names::lm_head, {spec.vocab_size, spec.head_width()});
 
   torch::NoGradGuard no_grad;
   const auto wanted = tensors(spec);
@@ -152,8 +157,8 @@ std::vector<std::pair<std::string, Tensor>> Photon::weights() const {
 
 // tokens [B, T], T a multiple of C_≤L -> X[0..L], X[l] [B, M_l, D_l].
 std::vector<Tensor> Photon::encode(const Tensor& tokens) {
-  std::vector<Tensor> X{torch::embedding(embed_->value, tokens)};
-  for (const auto& level : levels_) X.push_back(level->encode(X.back(), compute_dtype_));
+  std::vector<Tensor> X{torch::embedding(embed_, tokens)};
+  for (modules::Level& level : levels_) X.push_back(level.encode(X.back(), compute_dtype_));
   return X;
 }
 
@@ -162,10 +167,10 @@ std::vector<Tensor> Photon::decode(const std::vector<Tensor>& X) {
   const size_t L = levels_.size();
   std::vector<Tensor> X_hat(L);
   const Tensor& top = X[L];
-  const Tensor start = start_->value.to(top.scalar_type()).expand({top.size(0), 1, top.size(2)});
+  const Tensor start = start_.to(top.scalar_type()).expand({top.size(0), 1, top.size(2)});
   Tensor cond = torch::cat({start, top.narrow(1, 0, top.size(1) - 1)}, 1);  // shifted by one, at the top only
   for (size_t l = L; l >= 1; --l) {
-    X_hat[l - 1] = levels_[l - 1]->decode(cond, X[l - 1], compute_dtype_);
+    X_hat[l - 1] = levels_[l - 1].decode(cond, X[l - 1], compute_dtype_);
     cond = X_hat[l - 1];
   }
   return X_hat;
@@ -173,11 +178,11 @@ std::vector<Tensor> Photon::decode(const std::vector<Tensor>& X) {
 
 // L_rec over the units that lie wholly within the T real tokens.
 Tensor Photon::rec_loss(const std::vector<Tensor>& X, const std::vector<Tensor>& X_hat, int64_t T) const {
-  Tensor total = torch::zeros({}, embed_->value.options());
+  Tensor total = torch::zeros({}, embed_.options());
   for (int64_t l = 2; l <= spec_.n_levels(); ++l) {
     const int64_t complete = T / spec_.chunk_tokens(l - 1);
     if (complete == 0) continue;
-    const auto dtype = embed_->value.scalar_type();
+    const auto dtype = embed_.scalar_type();
     const auto below = static_cast<size_t>(l - 1);
     const Tensor predicted = X_hat[below].narrow(1, 0, complete).to(dtype);
     const Tensor target = X[below].narrow(1, 0, complete).detach().to(dtype);
@@ -193,10 +198,10 @@ Photon::Hidden Photon::hidden(const Tensor& tokens, bool differentiable_rec_loss
   if (L == 0) {
     const Tensor bos = torch::full({tokens.size(0), 1}, spec_.bos_token_id, tokens.options());
     const Tensor inputs = torch::cat({bos, tokens.narrow(1, 0, T - 1)}, 1);  // [bos, t_1 … t_{T-1}]
-    const Tensor embedded = torch::embedding(embed_->value, inputs);
-    return {trunk_->forward(embedded, compute_dtype_), torch::zeros({}, embed_->value.options())};
+    const Tensor embedded = torch::embedding(embed_, inputs);
+    return {trunk_->forward(embedded, compute_dtype_), torch::zeros({}, embed_.options())};
   }
-  const int64_t C = spec_.chunk_tokens(L), padding = (C - T % C) % C;
+  const int64_t C = spec_.group_tokens(), padding = (C - T % C) % C;
   const auto X = encode(padding == 0 ? tokens : torch::constant_pad_nd(tokens, {0, padding}));
   const auto X_hat = decode(X);
   const Tensor last = X_hat[0].narrow(1, 0, T);  // before gradients may be switched off
@@ -204,7 +209,7 @@ Photon::Hidden Photon::hidden(const Tensor& tokens, bool differentiable_rec_loss
   return {last, rec_loss(X, X_hat, T)};
 }
 
-const Tensor& Photon::head_weight() const { return lm_head_ ? lm_head_->value : embed_->value; }
+const Tensor& Photon::head_weight() const { return lm_head_.defined() ? lm_head_ : embed_; }
 
 Photon::Output Photon::forward(const Tensor& tokens) {
   const Hidden h = hidden(tokens, true);

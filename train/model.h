@@ -10,21 +10,17 @@
 #include <vector>
 
 #include "spec/spec.h"
+#include "spec/tensor_names.h"
 #include "train/ops.h"
 #include "weights/model_folder.h"
 
 namespace photon {
+/// Parts of the model: each registers its parameters in the model, under the names of their tensors.
 namespace modules {
 
 /// Some positions of a stream that repeats with a period: those s with first <= s mod period < first + count.
 struct Slots {
   int64_t period = 1, first = 0, count = 1;
-};
-
-/// A module that holds one parameter called `weight`.
-struct Weight final : torch::nn::Module {
-  explicit Weight(std::vector<int64_t> shape) : value(register_parameter("weight", torch::empty(shape))) {}
-  torch::Tensor value;
 };
 
 /// The residual stream as x + y: the last addition is left to the norm that reads it.
@@ -33,39 +29,39 @@ struct Residual {
 };
 
 /// One pre-norm block: attention and SwiGLU, each added to the residual stream.
-struct Block final : torch::nn::Module {
-  Block(const StackSpec& stack, double norm_eps);
+struct Block {
+  Block(torch::nn::Module& model, const names::Block& name, const StackSpec& stack, double norm_eps);
   /// stream [B, S, D]; returns the updated stream at `wanted` positions only, [B, S/period·count, D].
   Residual forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted, torch::ScalarType dtype);
 
   StackSpec stack;
   double norm_eps;
-  std::shared_ptr<Weight> attn_norm, q, k, v, o, mlp_norm, gate, up, down;
+  torch::Tensor attn_norm, q, k, v, o, mlp_norm, gate, up, down;
 };
 
 /// A causal Transformer stack with its final norm.
-struct Stack final : torch::nn::Module {
-  Stack(const StackSpec& spec, double norm_eps);
+struct Stack {
+  Stack(torch::nn::Module& model, const names::Stack& name, const StackSpec& spec, double norm_eps);
   /// x [B, S, D] -> [B, S/period·count, D] in `dtype`, at `wanted` positions only (S a multiple of the period).
   torch::Tensor forward(const torch::Tensor& x, torch::ScalarType dtype, const Slots& wanted = {});
 
   StackSpec spec;
   double norm_eps;
-  std::vector<std::shared_ptr<Block>> layers;
-  std::shared_ptr<Weight> norm;
+  std::vector<Block> layers;
+  torch::Tensor norm;
 };
 
 /// Level l: chunker and encoder up to its units, converter and decoder down to the units of level l-1.
-struct Level final : torch::nn::Module {
-  Level(const Spec& spec, int64_t l);
+struct Level {
+  Level(torch::nn::Module& model, const Spec& spec, int64_t l);
   /// X⁽ˡ⁻¹⁾ [B, M·C, D_{l-1}] -> X⁽ˡ⁾ [B, M, D_l].
   torch::Tensor encode(const torch::Tensor& below, torch::ScalarType dtype);
   /// cond⁽ˡ⁾ [B, M, W], X⁽ˡ⁻¹⁾ [B, M·C, D_{l-1}] -> X̂⁽ˡ⁻¹⁾ [B, M·C, E_l].
   torch::Tensor decode(const torch::Tensor& cond, const torch::Tensor& below, torch::ScalarType dtype);
 
   LevelSpec spec;
-  std::shared_ptr<Weight> chunker, converter, content_proj;  // chunker, content_proj: null where the spec has none
-  std::shared_ptr<Stack> encoder, decoder;
+  torch::Tensor chunker, converter, content_proj;  // chunker, content_proj: undefined where the spec has none
+  Stack encoder, decoder;
 };
 
 }  // namespace modules
@@ -110,9 +106,9 @@ class Photon final : public torch::nn::Module {
 
   Spec spec_;
   torch::ScalarType compute_dtype_ = torch::kFloat32;
-  std::shared_ptr<modules::Weight> embed_, start_, lm_head_;  // start_: levels only; lm_head_: null where tied
-  std::vector<std::shared_ptr<modules::Level>> levels_;       // levels_[0] is level 1
-  std::shared_ptr<modules::Stack> trunk_;                     // vanilla only
+  torch::Tensor embed_, start_, lm_head_;  // start_: levels only; lm_head_: undefined where tied
+  std::vector<modules::Level> levels_;     // levels_[0] is level 1
+  std::optional<modules::Stack> trunk_;    // vanilla only
 };
 
 }  // namespace photon

@@ -36,7 +36,7 @@ INSTANTIATE_TEST_SUITE_P(Zoo, EverySpec, testing::ValuesIn(spec_zoo()), [](const
 // Both with the CPU's fused operations and with those of other devices.
 TEST_P(EverySpec, ChangingATokenLeavesEarlierAndOwnLogitsBitIdentical) {
   torch::NoGradGuard no_grad;
-  const int64_t T = 2 * spec.chunk_tokens(spec.n_levels()) + 3;
+  const int64_t T = 2 * spec.group_tokens() + 3;
   const Tensor tokens = random_ids(1, T, spec.vocab_size, 1);
   for (const bool fused : {true, false}) {
     ops::set_fused(fused);
@@ -55,7 +55,7 @@ TEST_P(EverySpec, ChangingATokenLeavesEarlierAndOwnLogitsBitIdentical) {
 }
 
 TEST_P(EverySpec, LossHasNoGradientFromItsOwnOrLaterTokens) {
-  const int64_t T = 2 * spec.chunk_tokens(spec.n_levels()) + 2;
+  const int64_t T = 2 * spec.group_tokens() + 2;
   spec.vocab_size = T + 2;
   spec.tie_embeddings = false;  // a tied head is a path from the embedding to every loss
   Photon untied(spec, {.seed = 3, .shake = true});
@@ -80,7 +80,7 @@ TEST_P(EverySpec, LossHasNoGradientFromItsOwnOrLaterTokens) {
 
 TEST_P(EverySpec, LengthDoesNotChangeWhatPrecedes) {
   torch::NoGradGuard no_grad;
-  const int64_t longest = 2 * spec.chunk_tokens(spec.n_levels()) + 1;
+  const int64_t longest = 2 * spec.group_tokens() + 1;
   const Tensor tokens = random_ids(2, longest, spec.vocab_size, 2);
   const Tensor all = model.forward(tokens).logits;
   for (int64_t T = 1; T <= longest; ++T) {

@@ -172,7 +172,7 @@ TEST(Recipe, DifferencesNameTheKeysAndIgnorePaths) {
 
 TEST(Recipe, ThoseThatAreShippedCanBeReadAndEveryKeyIsDocumented) {
   namespace fs = std::filesystem;
-  const fs::path root = fs::path(__FILE__).parent_path().parent_path(), here = fs::current_path();
+  const fs::path root = PHOTON_SOURCE_DIR, here = fs::current_path();
   fs::current_path(root);  // their paths count from there
   for (const auto& entry : fs::directory_iterator("recipes"))
     if (entry.path().extension() == ".toml") {

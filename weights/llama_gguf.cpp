@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
+
+#include "spec/tensor_names.h"
 
 namespace photon {
 namespace {
@@ -11,16 +12,6 @@ namespace {
 enum FileType : std::uint32_t { all_f32 = 0, mostly_bf16 = 32 };  // general.file_type
 
 std::uint32_t size(std::int64_t value) { return static_cast<std::uint32_t>(value); }  // specs are far below 2^32
-
-struct Name {
-  const char* ours;
-  const char* theirs;
-};
-constexpr std::array layer_names = {
-    Name{"attn_norm", "attn_norm"}, Name{"attn.q", "attn_q"},      Name{"attn.k", "attn_k"},
-    Name{"attn.v", "attn_v"},       Name{"attn.o", "attn_output"}, Name{"mlp_norm", "ffn_norm"},
-    Name{"mlp.gate", "ffn_gate"},   Name{"mlp.up", "ffn_up"},      Name{"mlp.down", "ffn_down"},
-};
 
 }  // namespace
 
@@ -57,17 +48,22 @@ LlamaGguf llama_gguf(const ModelFolder& folder, const std::string& name, std::op
     const DType wanted = source.shape.size() == 1 ? DType::f32 : dtype.value_or(*matrix_dtype(source.dtype));
     gguf.tensors.push_back({theirs, wanted, source, std::move(row_order)});
   };
-  add("embed.weight", "token_embd.weight");
-  for (std::int64_t i = 0; i < trunk.n_layers; ++i)
-    for (const auto& [ours, theirs] : layer_names) {
-      const std::string_view part = ours;
-      add(fmt::format("trunk.layers.{}.{}.weight", i, ours), fmt::format("blk.{}.{}.weight", i, theirs),
-          part == "attn.q"   ? interleaved_rows(trunk.n_heads, trunk.head_dim)
-          : part == "attn.k" ? interleaved_rows(trunk.n_kv_heads, trunk.head_dim)
-                             : std::vector<std::int64_t>());
-    }
-  add("trunk.norm.weight", "output_norm.weight");
-  if (!spec.tie_embeddings) add("lm_head.weight", "output.weight");
+  add(names::embed, "token_embd.weight");
+  for (std::int64_t i = 0; i < trunk.n_layers; ++i) {
+    const names::Block ours = names::trunk().layer(i);
+    const auto theirs = [i](const char* kind) { return fmt::format("blk.{}.{}.weight", i, kind); };
+    add(ours.attn_norm, theirs("attn_norm"));
+    add(ours.q, theirs("attn_q"), interleaved_rows(trunk.n_heads, trunk.head_dim));
+    add(ours.k, theirs("attn_k"), interleaved_rows(trunk.n_kv_heads, trunk.head_dim));
+    add(ours.v, theirs("attn_v"));
+    add(ours.o, theirs("attn_output"));
+    add(ours.mlp_norm, theirs("ffn_norm"));
+    add(ours.gate, theirs("ffn_gate"));
+    add(ours.up, theirs("ffn_up"));
+    add(ours.down, theirs("ffn_down"));
+  }
+  add(names::trunk().norm, "output_norm.weight");
+  if (!spec.tie_embeddings) add(names::lm_head, "output.weight");
 
   const bool has_bf16 = std::any_of(gguf.tensors.begin(), gguf.tensors.end(),
                                     [](const GgufTensor& tensor) { return tensor.dtype == DType::bf16; });

@@ -13,54 +13,27 @@
 #include "base/bf16.h"
 #include "base/random.h"
 #include "base/threads.h"
+#include "spec/tensor_names.h"
 
 namespace photon {
 namespace {
 
 namespace fs = std::filesystem;
 
-// levels.2.decoder.layers.0.attn.o.weight: which stack of the spec, if any, a tensor belongs to.
-struct Place {
-  std::int64_t level = 0;            // 1…L; 0 outside the levels
-  const StackSpec* stack = nullptr;  // encoder, decoder or trunk
-  std::string_view rest;             // the name without what precedes
-};
-
-Place place_of(std::string_view name, const Spec& spec) {
-  const auto take = [&](std::string_view prefix) {
-    if (!name.starts_with(prefix)) return false;
-    name.remove_prefix(prefix.size());
-    return true;
-  };
-  Place place;
-  if (take("trunk.")) {
-    place.stack = &*spec.trunk;
-  } else {
-    for (std::int64_t l = 1; l <= spec.n_levels() && place.level == 0; ++l)
-      if (take(fmt::format("levels.{}.", l))) place.level = l;
-    if (place.level > 0 && take("encoder."))
-      place.stack = &spec.level(place.level).encoder;
-    else if (place.level > 0 && take("decoder."))
-      place.stack = &spec.level(place.level).decoder;
-  }
-  place.rest = name;
-  return place;
-}
-
 // What may have gone wrong where a tensor has the shape `got` instead of wanted.shape; empty where nothing suggests
 // itself.
 std::string hint(const TensorSpec& wanted, const std::vector<std::int64_t>& got, const Spec& spec) {
   if (got.size() != 2 || wanted.shape.size() != 2) return "";
-  const Place place = place_of(wanted.name, spec);
   if (got[0] == wanted.shape[1] && got[1] == wanted.shape[0]) return "; is it transposed?";
-  if (got[1] == wanted.shape[1] && (wanted.name == "embed.weight" || wanted.name == "lm_head.weight"))
+  if (got[1] == wanted.shape[1] && (wanted.name == names::embed || wanted.name == names::lm_head))
     return fmt::format("; was it trained with vocab_size {}?", got[0]);
-  if (place.level == 0) return "";
+  const std::int64_t l = names::place_of(wanted.name).level;
+  if (l == 0) return "";
   const auto multiple = [](std::int64_t size, std::int64_t of) { return size > 0 && size % of == 0; };
-  const std::int64_t below = spec.width(place.level - 1), width = spec.level(place.level).decoder.d_model;
-  if (place.rest == "chunker.weight" && got[0] == wanted.shape[0] && multiple(got[1], below))
+  const std::int64_t below = spec.width(l - 1), width = spec.level(l).decoder.d_model;
+  if (wanted.name == names::Level(l).chunker && got[0] == wanted.shape[0] && multiple(got[1], below))
     return fmt::format("; was it converted with chunk_size {}?", got[1] / below);
-  if (place.rest == "converter.weight" && got[1] == wanted.shape[1] && multiple(got[0], width))
+  if (wanted.name == names::Level(l).converter && got[1] == wanted.shape[1] && multiple(got[0], width))
     return fmt::format("; was it converted with converter_len {}?", got[0] / width);
   return "";
 }
@@ -154,7 +127,7 @@ class Disagreements {
 
   // Why a tensor may be there that does not belong.
   std::string excuse(const std::string& name) const {
-    if (spec_.tie_embeddings && name.starts_with("lm_head.weight")) return " (tie_embeddings is true)";
+    if (spec_.tie_embeddings && name.starts_with(names::lm_head)) return " (tie_embeddings is true)";
     if (!quantized_ && name.ends_with(".weight_scale"))
       return fmt::format(" (the metadata has no {})", weight_type_key);
     return "";
@@ -264,15 +237,15 @@ const MatrixView& ModelFolder::matrix(const std::string& name) const {
 std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, const InitOptions& options) {
   std::int64_t elements = 1;
   for (const std::int64_t dimension : tensor.shape) elements *= dimension;
-  const bool norm = tensor.name.ends_with("norm.weight");
+  const bool norm = names::is_norm(tensor.name);
   std::vector<float> values(static_cast<std::size_t>(elements), norm ? 1.0f : 0.0f);
 
   const std::uint64_t stream = fnv1a(tensor.name);
   if (!norm) {
-    const bool residual = tensor.name.ends_with(".attn.o.weight") || tensor.name.ends_with(".mlp.down.weight");
+    const names::Place place = names::place_of(tensor.name);
     double std = 0.02;
-    if (residual && options.scale_residual)
-      std /= std::sqrt(2.0 * static_cast<double>(place_of(tensor.name, spec).stack->n_layers));
+    if (options.scale_residual && names::is_residual_output(place))
+      std /= std::sqrt(2.0 * static_cast<double>(names::stack_of(place, spec)->n_layers));
     add_normal(values, std, options.seed, stream);
   }
   if (options.shake) {

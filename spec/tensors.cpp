@@ -1,0 +1,50 @@
+// The tensors of a model, with their shapes.
+#include "spec/spec.h"
+#include "spec/tensor_names.h"
+
+namespace photon {
+namespace {
+
+void add_stack(const StackSpec& s, const names::Stack& name, std::vector<TensorSpec>& list) {
+  for (std::int64_t i = 0; i < s.n_layers; ++i) {
+    const names::Block layer = name.layer(i);
+    list.push_back({layer.attn_norm, {s.d_model}});
+    list.push_back({layer.q, {s.q_width(), s.d_model}});
+    list.push_back({layer.k, {s.kv_width(), s.d_model}});
+    list.push_back({layer.v, {s.kv_width(), s.d_model}});
+    list.push_back({layer.o, {s.d_model, s.q_width()}});
+    list.push_back({layer.mlp_norm, {s.d_model}});
+    list.push_back({layer.gate, {s.d_ff, s.d_model}});
+    list.push_back({layer.up, {s.d_ff, s.d_model}});
+    list.push_back({layer.down, {s.d_model, s.d_ff}});
+  }
+  list.push_back({name.norm, {s.d_model}});
+}
+
+}  // namespace
+
+std::vector<TensorSpec> tensors(const Spec& spec) {
+  const std::int64_t L = spec.n_levels();
+  std::vector<TensorSpec> list{{names::embed, {spec.vocab_size, spec.d_embed}}};
+  for (std::int64_t l = 1; l <= L; ++l) {
+    const LevelSpec& level = spec.level(l);
+    const names::Level name(l);
+    if (level.chunker == Chunker::linear)
+      list.push_back({name.chunker, {spec.width(l), level.chunk_size * spec.width(l - 1)}});
+    add_stack(level.encoder, name.encoder, list);
+  }
+  if (L > 0) list.push_back({names::start, {spec.width(L)}});
+  for (std::int64_t l = L; l >= 1; --l) {
+    const LevelSpec& level = spec.level(l);
+    const names::Level name(l);
+    const std::int64_t E = level.decoder.d_model;
+    list.push_back({name.converter, {level.converter_len * E, spec.cond_width(l)}});
+    if (spec.width(l - 1) != E) list.push_back({name.content_proj, {E, spec.width(l - 1)}});
+    add_stack(level.decoder, name.decoder, list);
+  }
+  if (spec.trunk) add_stack(*spec.trunk, names::trunk(), list);
+  if (!spec.tie_embeddings) list.push_back({names::lm_head, {spec.vocab_size, spec.head_width()}});
+  return list;
+}
+
+}  // namespace photon
