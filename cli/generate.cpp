@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/file.h"
+#include "base/progress_line.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "kernels/ceilings.h"
@@ -26,12 +29,12 @@ using nlohmann::ordered_json;
 
 struct GenerateArguments {
   EngineArguments engine;
-  std::string prompt, tokens, compare, protocol = "hiergen";
+  std::string prompt, prompt_file, tokens, compare, protocol = "hiergen";
   CLI::Option* prompt_option = nullptr;
   CLI::Option* seed_option = nullptr;
   double kv_budget_gb = 0;
   Request request{.n_tokens = 128, .sampler = readable_text()};
-  bool stats = false, json = false;
+  bool stats = false, json = false, quiet = false;
 };
 
 struct Result {
@@ -45,7 +48,8 @@ struct Result {
 
 std::vector<std::int32_t> prompt_of(const GenerateArguments& arguments, const Engine& engine,
                                     const std::optional<Tokenizer>& tokenizer) {
-  if (arguments.prompt_option->count() == 0) {
+  const bool from_file = !arguments.prompt_file.empty();
+  if (arguments.prompt_option->count() == 0 && !from_file) {
     try {
       return parse_token_ids(arguments.tokens);
     } catch (const InputError& e) {
@@ -53,13 +57,40 @@ std::vector<std::int32_t> prompt_of(const GenerateArguments& arguments, const En
     }
   }
   if (!tokenizer)
-    throw InputError(fmt::format("{}: has no tokenizer.model, so -p cannot be encoded; use --tokens 1,2,3",
+    throw InputError(fmt::format("{}: has no tokenizer.model, so a text cannot be encoded; use --tokens 1,2,3",
                                  engine.model().folder->path.string()));
-  if (!is_valid_utf8(arguments.prompt)) throw InputError("--prompt: is not valid UTF-8");
-  std::vector<std::int32_t> tokens = tokenizer->encode(arguments.prompt);
+  const std::string text = from_file ? read_text(arguments.prompt_file) : arguments.prompt;
+  if (!is_valid_utf8(text))
+    throw InputError(fmt::format("{}: is not valid UTF-8", from_file ? arguments.prompt_file : "--prompt"));
+  std::vector<std::int32_t> tokens = tokenizer->encode(text);
   tokens.insert(tokens.begin(), static_cast<std::int32_t>(engine.spec().bos_token_id));
   return tokens;
 }
+
+// "reading 12288/40960 tokens, 8123 tokens/s, 3s left", for prompts that take a while.
+class PromptProgress {
+ public:
+  explicit PromptProgress(std::int64_t n_tokens) : n_tokens_(n_tokens) {}
+
+  void show(std::int64_t consumed) {
+    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+    const bool last = consumed >= n_tokens_;
+    if (seconds < next_ || (last && next_ == first_)) return;
+    next_ = seconds + (line_.on_terminal() ? 0.1 : 10);
+    const double rate = static_cast<double>(consumed) / seconds;
+    line_.show(fmt::format("reading {}/{} tokens, {:.0f} tokens/s, {} left", consumed, n_tokens_, rate,
+                           duration_text(static_cast<double>(n_tokens_ - consumed) / rate)));
+    if (last) line_.finish();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr double first_ = 0.5;  // seconds without a word
+  std::int64_t n_tokens_;
+  Clock::time_point start_ = Clock::now();
+  double next_ = first_;
+  ProgressLine line_;
+};
 
 // Generates with the model of one folder; streams to `out`, if any, prompt first.
 Result run(const GenerateArguments& arguments, const std::string& folder, Request request, std::ostream* out) {
@@ -78,9 +109,10 @@ Result run(const GenerateArguments& arguments, const std::string& folder, Reques
   const auto n = static_cast<std::size_t>(request.n_continuations);
   std::vector<TextStream> streams(n, TextStream(tokenizer ? &*tokenizer : nullptr, prompt));
   result.texts.resize(n);
-  const bool stream = out != nullptr && n == 1;  // several continuations come one after another at the end
-  if (out != nullptr) {
-    if (tokenizer)
+  const bool stream =
+      out != nullptr && n == 1 && !arguments.quiet;  // several continuations come one after another at the end
+  if (out != nullptr && !arguments.quiet) {
+    if (tokenizer && arguments.prompt_file.empty())  // whoever gives a file has it
       *out << (arguments.prompt_option->count() > 0 ? arguments.prompt : tokenizer->decode(prompt)) << std::flush;
     else
       *out << arguments.tokens << std::flush;
@@ -93,9 +125,11 @@ Result run(const GenerateArguments& arguments, const std::string& folder, Reques
     write(i, streams[i].add(token));
     return out == nullptr || out->good();
   };
-  result.generation = engine.generate(request, on_token, static_cast<std::int64_t>(arguments.kv_budget_gb * 1e9));
+  PromptProgress progress(std::ssize(prompt));
+  result.generation = engine.generate(request, on_token, static_cast<std::int64_t>(arguments.kv_budget_gb * 1e9),
+                                      [&](std::int64_t consumed) { progress.show(consumed); });
   for (std::size_t i = 0; i < n; ++i) write(i, streams[i].finish());
-  if (out != nullptr) {
+  if (out != nullptr && !arguments.quiet) {
     if (!stream)
       for (std::size_t i = 0; i < n; ++i)
         *out << fmt::format("\n\n--- continuation {} of {} ---\n{}", i + 1, n, result.texts[i]);
@@ -200,6 +234,9 @@ void print_comparison(const Result& a, const Result& b) {
       fmt::format("{:.2f} M", static_cast<double>(b.parameters) * 1e-6), 0);
   row("tokens, prompt + generated", fmt::format("{} + {}", s.prompt_tokens, s.generated_tokens),
       fmt::format("{} + {}", t.prompt_tokens, t.generated_tokens), 0);
+  const auto ms = [](double x) { return x < 1000 ? fmt::format("{:.1f} ms", x) : fmt::format("{:.2f} s", x / 1000); };
+  row("time to the first token", ms(s.prefill_ms), ms(t.prefill_ms),
+      s.prefill_ms > 0 ? t.prefill_ms / s.prefill_ms : 0);
   speed("prefill, tokens/s", s.prefill_tokens_per_s(), t.prefill_tokens_per_s());
   speed("decode, tokens/s", s.decode_tokens_per_s(), t.decode_tokens_per_s());
   bytes("KV cache", whole(s), whole(t));
@@ -252,6 +289,7 @@ void add_generate(CLI::App& app) {
   auto* source = command->add_option_group("prompt", "What to continue");
   arguments->prompt_option = source->add_option("-p,--prompt", arguments->prompt,
                                                 "Text; may be empty.  The beginning of a document is put before it");
+  source->add_option("-f,--prompt-file", arguments->prompt_file, "UTF-8 file with the text, which may be long");
   source->add_option("--tokens", arguments->tokens, "Token ids 1,2,3, taken literally; may be empty");
   source->require_option(1);
   command->add_option("-n,--n-tokens", request.n_tokens, "Tokens to generate at most")->capture_default_str();
@@ -284,6 +322,7 @@ void add_generate(CLI::App& app) {
           ->check(&seed_problem);
   command->add_flag("--ignore-eos", request.ignore_eos, "Go on after the end of the document (default: off)");
   command->add_flag("--stats", arguments->stats, "Print speed and memory on standard error (default: off)");
+  command->add_flag("--quiet", arguments->quiet, "Print no text, only what --stats and --compare say (default: off)");
   command->add_flag("--json", arguments->json, "Print one JSON object instead of text (default: off)");
   command->add_option("--compare", arguments->compare,
                       "Run this model folder on the same prompt and print both in a table (default: none)");

@@ -55,6 +55,8 @@ void Batch::consume(std::span<ActiveRequest* const> requests, std::vector<Event>
   });
   for (std::size_t i = 0; i < slices_.size(); ++i) {
     ActiveRequest& request = *slices_[i].request;
+    if (request.live() && !slices_[i].tokens.empty())
+      events.emplace_back(request.id(), PromptConsumed{.n_tokens = request.prompt().n_tokens});
     if (request.live() && !scored[i].empty())
       events.emplace_back(request.id(), PromptScored{.logprobs = std::move(scored[i])});
     auto& stops = request.stops;

@@ -42,7 +42,8 @@ void Engine::check_memory(const Request& request, std::int64_t kv_budget_bytes) 
                     kv_budget_bytes > 0 ? "the budget is" : "the machine has left", gb(budget)));
 }
 
-Generation Engine::generate(const Request& request, const OnToken& on_token, std::int64_t kv_budget_bytes) {
+Generation Engine::generate(const Request& request, const OnToken& on_token, std::int64_t kv_budget_bytes,
+                            const OnPrompt& on_prompt) {
   check(request, spec());
   if (kv_budget_bytes < 0)
     throw FieldError("kv_budget_bytes", fmt::format("is {}, must be 0 or more", kv_budget_bytes));
@@ -66,7 +67,10 @@ Generation Engine::generate(const Request& request, const OnToken& on_token, std
   };
   while (!scheduler.idle()) {
     for (const Event& event : scheduler.step())
-      if (const auto* chosen = std::get_if<TokenChosen>(&event.what)) add(*chosen);
+      if (const auto* chosen = std::get_if<TokenChosen>(&event.what))
+        add(*chosen);
+      else if (const auto* consumed = std::get_if<PromptConsumed>(&event.what); consumed != nullptr && on_prompt)
+        on_prompt(consumed->n_tokens);
     for (const Event& event : scheduler.settle()) {
       if (const auto* finished = std::get_if<Finished>(&event.what)) {
         result.continuations[finished->continuation].stopped_at_eos = finished->reason == FinishReason::eos;

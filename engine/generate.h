@@ -45,6 +45,7 @@ class Engine {
 
   /// Called with each token of a continuation; returning false ends that continuation after it.
   using OnToken = std::function<bool(std::size_t continuation, std::int32_t token)>;
+  using OnPrompt = std::function<void(std::int64_t n_tokens)>;
   /// Continues a prompt.
   ///
   /// hiergen computes the teacher-forced forward pass.  recgen finishes the prompt's last top-level group with hiergen,
@@ -54,7 +55,9 @@ class Engine {
   /// @param kv_budget_bytes  most bytes that the KV caches may take; 0: what the machine has left
   /// @throws InputError for token ids outside the vocabulary, FieldError for fields out of range or recgen without a
   /// level, and InputError for a generation that does not fit into the KV budget, with both numbers.
-  Generation generate(const Request& request, const OnToken& on_token = {}, std::int64_t kv_budget_bytes = 0);
+  /// @param on_prompt  hears how much of a long prompt is consumed, now and then
+  Generation generate(const Request& request, const OnToken& on_token = {}, std::int64_t kv_budget_bytes = 0,
+                      const OnPrompt& on_prompt = {});
 
   /// Log-probabilities that a protocol gives whole sequences, each as if it were alone, in bounded memory; all of them
   /// go through the weights together.  hiergen: the teacher-forced forward pass.  recgen: group by group from the empty

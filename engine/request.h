@@ -66,6 +66,10 @@ struct RequestStats {
 struct Started {
   std::int64_t cached_tokens = 0;  // of the prompt, found in the prefix cache
 };
+/// A part of the prompt was consumed.
+struct PromptConsumed {
+  std::int64_t n_tokens = 0;  // of it so far, cached ones included
+};
 /// The next prompt tokens' log-probabilities (score_prompt with n_top_logprobs).
 struct PromptScored {
   std::vector<TokenLogprob> logprobs;
@@ -94,7 +98,7 @@ struct Event {
   Event(RequestId id, What&& event) : request(id), what(std::forward<What>(event)) {}
 
   RequestId request = 0;
-  std::variant<Started, PromptScored, TokenChosen, Finished, Done> what;
+  std::variant<Started, PromptConsumed, PromptScored, TokenChosen, Finished, Done> what;
 };
 
 }  // namespace photon

@@ -27,13 +27,17 @@ struct Recorder {
   std::vector<TokenLogprob> prompt_logprobs;
   std::map<std::size_t, std::int32_t> eos;
   std::map<std::size_t, FinishReason> finished;
-  std::int64_t starts = 0, cached = 0, dones = 0;
+  std::int64_t starts = 0, cached = 0, consumed = 0, dones = 0;
   RequestStats stats;
   std::string error;
   std::function<bool(std::size_t, std::int32_t)> answer;  // to a token: false stops its continuation there
   std::function<void()> at_done;
 
-  void hear(const Started& e) { ++starts, cached = e.cached_tokens; }
+  void hear(const Started& e) { ++starts, cached = consumed = e.cached_tokens; }
+  void hear(const PromptConsumed& e) {
+    EXPECT_GT(e.n_tokens, consumed);
+    consumed = e.n_tokens;
+  }
   void hear(const PromptScored& e) {
     EXPECT_TRUE(tokens.empty());
     prompt_logprobs.insert(prompt_logprobs.end(), e.logprobs.begin(), e.logprobs.end());

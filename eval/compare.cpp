@@ -10,7 +10,7 @@
 namespace photon {
 namespace {
 
-constexpr std::size_t slice_tokens = 256;
+constexpr std::size_t tokens_at_once = 256;
 
 }  // namespace
 
@@ -25,7 +25,7 @@ void Comparer::add(std::span<const std::int32_t> tokens, std::int64_t n_given) {
   Sequence reference = reference_.sequence(), model = model_.sequence();
   for (std::int64_t first = 0; first < std::ssize(tokens);) {
     const auto slice = tokens.subspan(static_cast<std::size_t>(first))
-                           .first(std::min(slice_tokens, tokens.size() - static_cast<std::size_t>(first)));
+                           .first(std::min(tokens_at_once, tokens.size() - static_cast<std::size_t>(first)));
     const auto run = [&](Runner& runner, Sequence& sequence, Matrix<float>& kept) {
       kept.resize(std::ssize(slice), reference_.spec().vocab_size);
       const Extension given{.sequence = &sequence, .tokens = slice, .logits = Logits::given};

@@ -93,6 +93,7 @@ class Completion::Prompt : public RequestListener {
       show_echo(i);
     }
   }
+  void on(const PromptConsumed&) {}
   void on(const PromptScored& scored) {
     const std::vector<TokenLogprob>& logprobs = scored.logprobs;
     for (std::size_t i = 0; i < continuations.size(); ++i) {
