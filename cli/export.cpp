@@ -11,6 +11,7 @@
 #include "cli/commands.h"
 #include "text/sentencepiece_model.h"
 #include "weights/llama_gguf.h"
+#include "weights/model_folder.h"
 
 namespace photon {
 namespace {
@@ -66,7 +67,7 @@ void run_export(const ExportArguments& arguments) {
   const std::string name = (path.has_filename() ? path : path.parent_path()).filename().string();
   const std::optional<DType> dtype =
       arguments.dtype.empty() ? std::nullopt : std::optional(parse_dtype(arguments.dtype));
-  LlamaGguf gguf = llama_gguf(folder, name, dtype, arguments.context_length);
+  LlamaGguf gguf = llama_gguf(folder.spec, FolderSource(folder), name, dtype, arguments.context_length);
   const GgufMetadata tokenizer = folder.tokenizer ? tokenizer_metadata(*folder.tokenizer, folder.spec) : no_tokenizer();
   gguf.metadata.insert(gguf.metadata.end(), tokenizer.begin(), tokenizer.end());
   write_gguf(arguments.gguf, gguf.metadata, gguf.tensors);

@@ -3,89 +3,27 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <functional>
 #include <map>
 #include <utility>
 
 #include "base/error.h"
-#include "base/random.h"
 #include "kernels/kernels.h"
 #include "spec/tensor_names.h"
+#include "weights/tensor_source.h"
 
 namespace photon {
 namespace {
 
 constexpr auto panel = static_cast<std::size_t>(panel_outputs);
 
-QuantizedRow quantized_row(const MatrixView& m, std::int64_t r) {
-  return {.values = m.values_row(r).data(), .scales = m.scales_row(r).data()};
-}
-
-// Row r as float32, whatever it is stored as.
-void read_row(const MatrixView& m, std::int64_t r, std::span<float> out) {
-  if (m.is_quantized())
-    dequantize_row(m.dtype, quantized_row(m, r), out);
-  else
-    m.read_row(r, out);
-}
-
-// Where a model's tensors come from: a folder, or a random generator.
-class Source {
- public:
-  virtual ~Source() = default;
-  virtual std::vector<float> vector(const std::string& name, std::int64_t n) const = 0;
-  /// Rows of a matrix as float32; may be called from several threads.
-  using ReadRow = std::function<void(std::int64_t r, std::span<float> out)>;
-  virtual ReadRow matrix(const std::string& name) const = 0;
-  /// The matrix as it is stored, if it is.
-  virtual const MatrixView* stored(const std::string& name) const = 0;
-};
-
-class FolderSource : public Source {
- public:
-  explicit FolderSource(const ModelFolder& folder) : folder_(folder) {}
-  std::vector<float> vector(const std::string& name, std::int64_t) const override {
-    return to_floats(folder_.weights.at(name));
-  }
-  ReadRow matrix(const std::string& name) const override {
-    return [&m = folder_.matrix(name)](std::int64_t r, std::span<float> out) { read_row(m, r, out); };
-  }
-  const MatrixView* stored(const std::string& name) const override { return &folder_.matrix(name); }
-
- private:
-  const ModelFolder& folder_;
-};
-
-class RandomSource : public Source {
- public:
-  explicit RandomSource(std::uint64_t seed) : seed_(seed) {}
-  std::vector<float> vector(const std::string& name, std::int64_t n) const override {
-    return std::vector<float>(static_cast<std::size_t>(n), names::is_norm(name) ? 1.0f : 0.02f);
-  }
-  ReadRow matrix(const std::string& name) const override {
-    std::uint64_t stream = 0;
-    for (const char c : name) stream = (stream ^ static_cast<unsigned char>(c)) * 0x100000001b3u;  // FNV-1a
-    return [seed = seed_, stream](std::int64_t r, std::span<float> out) {
-      Random random(seed, stream + static_cast<std::uint64_t>(r));
-      const double width = 0.02 * std::sqrt(12.0);  // of a uniform distribution of that standard deviation
-      for (float& x : out) x = static_cast<float>(width * (random.uniform() - 0.5));
-    };
-  }
-  const MatrixView* stored(const std::string&) const override { return nullptr; }
-
- private:
-  std::uint64_t seed_;
-};
-
 class Loader {
  public:
-  Loader(Model& model, const Source& source) : model_(model), source_(source) {
-    for (const TensorSpec& tensor : tensors(model.spec)) shapes_[tensor.name] = tensor.shape;
+  Loader(Model& model, const TensorSource& source) : model_(model), source_(source) {
+    for (const TensorSpec& tensor : tensors(model.spec)) tensors_[tensor.name] = tensor;
   }
 
-  bool has(const std::string& name) const { return shapes_.contains(name); }
-  std::vector<float> vector(const std::string& name) const { return source_.vector(name, shapes_.at(name).at(0)); }
+  bool has(const std::string& name) const { return tensors_.contains(name); }
+  std::vector<float> vector(const std::string& name) const { return source_.values(tensors_.at(name)); }
   PackedWeight matrix(const std::string& name) { return stacked({name}); }
   /// Matrices of one input, outputs one after another.
   PackedWeight stacked(const std::vector<std::string>& names) {
@@ -135,12 +73,12 @@ class Loader {
   }
   /// The embedding where it is stored, or a copy of what the source makes.
   MatrixView embedding(const std::string& name) {
-    if (const MatrixView* stored = source_.stored(name)) return *stored;
-    const auto& shape = shapes_.at(name);
-    MatrixView m{.dtype = DType::bf16, .rows = shape[0], .cols = shape[1]};
+    const TensorSpec& tensor = tensors_.at(name);
+    if (const auto stored = source_.stored(tensor)) return *stored;
+    MatrixView m{.dtype = DType::bf16, .rows = row_count(tensor), .cols = column_count(tensor)};
     const std::int64_t bytes = m.rows * m.values_row_bytes();
     std::byte* const data = model_.memory.allocate(bytes);
-    const auto read = source_.matrix(name);
+    const ReadRow read = source_.rows(tensor);
     std::vector<float> row(static_cast<std::size_t>(m.cols));
     for (std::int64_t r = 0; r < m.rows; ++r) {
       read(r, row);
@@ -153,14 +91,14 @@ class Loader {
  private:
   struct Part {
     std::int64_t rows = 0, cols = 0;
-    Source::ReadRow read;
-    const MatrixView* as_is = nullptr;  // stored as the kernels want it: quantised rows are not touched
+    ReadRow read;
+    std::optional<MatrixView> as_is;  // stored as the kernels want it: quantised rows are not touched
   };
   Part part(const std::string& name) const {
-    const auto& shape = shapes_.at(name);
-    const MatrixView* stored = source_.stored(name);
-    const bool as_is = stored != nullptr && stored->is_quantized() && stored->dtype == model_.dtype;
-    return {.rows = shape[0], .cols = shape[1], .read = source_.matrix(name), .as_is = as_is ? stored : nullptr};
+    const TensorSpec& tensor = tensors_.at(name);
+    auto stored = source_.stored(tensor);
+    if (stored && (!stored->is_quantized() || stored->dtype != model_.dtype)) stored.reset();
+    return {row_count(tensor), column_count(tensor), source_.rows(tensor), stored};
   }
 
   // rows: of which part, and which of its rows; no part: zeros.
@@ -177,7 +115,7 @@ class Loader {
         buffer.clear();
         for (std::int64_t o = 0; o < panel_outputs && p * panel_outputs + o < outputs; ++o)
           if (const auto& [part, r] = rows[static_cast<std::size_t>(p * panel_outputs + o)]; part != nullptr)
-            part->as_is ? buffer.set(o, quantized_row(*part->as_is, r)) : buffer.set(o, part->read, r);
+            part->as_is ? buffer.set(o, part->as_is->quantized_row(r)) : buffer.set(o, part->read, r);
         buffer.pack(panels + p * bytes);
       }
     }
@@ -197,7 +135,7 @@ class Loader {
           scales_(is_quantized(type) ? panel * static_cast<std::size_t>(quant_groups(k)) : 0) {}
     void clear() { rows_ = {}, quantized_ = {}; }
     void set(std::int64_t o, QuantizedRow row) { quantized_[static_cast<std::size_t>(o)] = row; }
-    void set(std::int64_t o, const Source::ReadRow& read, std::int64_t r) {
+    void set(std::int64_t o, const ReadRow& read, std::int64_t r) {
       const auto i = static_cast<std::size_t>(o), k = static_cast<std::size_t>(k_);
       const std::span<float> row(floats_.data() + i * k, k);
       read(r, row);
@@ -224,8 +162,8 @@ class Loader {
   };
 
   Model& model_;
-  const Source& source_;
-  std::map<std::string, std::vector<std::int64_t>> shapes_;
+  const TensorSource& source_;
+  std::map<std::string, TensorSpec> tensors_;
 };
 
 void require_memory(const Spec& spec, DType type) {
@@ -237,7 +175,7 @@ void require_memory(const Spec& spec, DType type) {
                     static_cast<double>(wanted) * 1e-9, to_string(type), static_cast<double>(available) * 1e-9));
 }
 
-void fill(Model& model, const Source& source, const Precision& precision, DType stored) {
+void fill(Model& model, const TensorSource& source, const Precision& precision, DType stored) {
   model.dtype = precision.weights.value_or(stored);
   model.kv = precision.kv.value_or(model.dtype == DType::f32 ? DType::f32 : DType::bf16);
   require_memory(model.spec, model.dtype);
@@ -254,7 +192,7 @@ void fill(Model& model, const Source& source, const Precision& precision, DType 
 }  // namespace
 
 void Model::embedding(std::int64_t token, std::span<float> out) const {
-  read_row(embed, token, out);
+  embed.read_row(token, out);
   if (embed.dtype == dtype || embed.is_quantized()) return;
   if (dtype == DType::bf16) {
     for (float& x : out) x = to_float(to_bf16(x));
@@ -283,7 +221,7 @@ Model load_model(const std::filesystem::path& path, const Precision& precision) 
 Model random_model(const Spec& spec, const Precision& precision, std::uint64_t seed) {
   Model model;
   model.spec = spec;
-  fill(model, RandomSource(seed), precision, DType::bf16);
+  fill(model, UniformSource(seed), precision, DType::bf16);
   return model;
 }
 

@@ -75,7 +75,7 @@ struct Precision {
 /// or a quantised file would have to be quantised again.
 Model load_model(const std::filesystem::path& folder, const Precision& precision = {});
 
-/// A model with random weights of std 0.02, for benchmarks: made in memory, in seconds.  @throws InputError likewise.
+/// A model with the weights of UniformSource, for benchmarks: made in memory, in seconds.  @throws InputError likewise.
 Model random_model(const Spec& spec, const Precision& precision, std::uint64_t seed);
 
 /// Bytes that the packed matrices of a model take.

@@ -13,7 +13,7 @@
 
 #include "base/random.h"
 #include "kernels/isa.h"
-#include "kernels/testing.h"
+#include "kernels/kernels_testing.h"
 
 namespace photon {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
-#include "kernels/testing.h"
+#include "kernels/kernels_testing.h"
 
 namespace photon {
 namespace {

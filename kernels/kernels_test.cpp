@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 #include "base/random.h"
-#include "kernels/testing.h"
+#include "kernels/kernels_testing.h"
 
 namespace photon {
 namespace {

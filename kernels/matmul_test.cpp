@@ -12,7 +12,7 @@
 
 #include "base/random.h"
 #include "kernels/kernels.h"
-#include "kernels/testing.h"
+#include "kernels/kernels_testing.h"
 
 namespace photon {
 namespace {

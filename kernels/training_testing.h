@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/bf16.h"
-#include "kernels/testing.h"
+#include "kernels/kernels_testing.h"
 #include "kernels/training.h"
 
 namespace photon::testing_support {

@@ -4,33 +4,12 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include "base/bf16.h"
 #include "base/dtype.h"
+#include "weights/quantized_row.h"
 
 namespace photon {
-
-// ---- quantised rows, as files hold them (docs/model-format.md) ----
-
-/// Inputs that share one scale.  A row of k inputs has ⌈k/32⌉ groups.
-inline constexpr std::int64_t quant_group = 32;
-std::int64_t quant_groups(std::int64_t k);
-
-/// int8: value q in [-127, 127], a byte each; int4: q in [-8, 7] stored as q + 8, input 2i in the low half of byte i,
-/// 2i + 1 in the high half (8 beyond k).  The weight is q times its group's scale, which may be negative: int4 thereby
-/// spends its one value more on the sign that needs it.
-struct QuantizedRow {
-  const std::byte* values = nullptr;  // [quantized_row_bytes(type, k)]
-  const bf16* scales = nullptr;       // [quant_groups(k)]
-};
-std::int64_t quantized_row_bytes(DType type, std::int64_t k);  // without scales
-/// Rounds a row: nearest values under a scale that is itself bfloat16; for int4 the one of a few scales that leaves the
-/// smallest square error.  x finite.
-void quantize_row(DType type, std::span<const float> x, std::span<std::byte> values, std::span<bf16> scales);
-void dequantize_row(DType type, QuantizedRow row, std::span<float> out);
-
-// ---- packed ----
 
 /// Outputs of a panel: one vector register of float32 sums holds them all, so no product needs a horizontal sum.
 inline constexpr std::int64_t panel_outputs = 16;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/file.h"
+#include "weights/model_folder.h"
 
 namespace photon {
 
@@ -20,26 +21,13 @@ void save_model_folder(const Photon& model, const std::filesystem::path& folder,
     files.push_back({name, stored_type(dtype), weight.sizes().vec(), {bytes, converted.back().nbytes()}});
   }
   std::filesystem::create_directories(folder);
-  write_safetensors(folder / "model.safetensors", std::move(files), {{"format", "photon-lm"}});
-  write_atomically(folder / "config.json", to_json(model.spec()));
-}
-
-void load_weights(Photon& model, const std::filesystem::path& folder) {
-  const ModelFolder stored = open_model_folder(folder);
-  if (!(stored.spec == model.spec()))
-    throw WeightsError(
-        fmt::format("{}: config.json describes another model than the one to load into", folder.string()));
-  torch::NoGradGuard no_grad;
-  for (auto& [name, weight] : model.weights()) {
-    auto values = to_floats(stored.weights.at(name));
-    weight.copy_(torch::from_blob(values.data(), weight.sizes()));
-  }
+  write_safetensors(folder / weights_file, std::move(files), {{"format", "photon-lm"}});
+  write_atomically(folder / config_file, to_json(model.spec()));
 }
 
 std::shared_ptr<Photon> load_model_folder(const std::filesystem::path& folder) {
-  auto model = std::make_shared<Photon>(load_spec(folder));
-  load_weights(*model, folder);
-  return model;
+  const ModelFolder stored = open_model_folder(folder);
+  return std::make_shared<Photon>(stored.spec, FolderSource(stored));
 }
 
 }  // namespace photon

@@ -13,11 +13,7 @@ namespace photon {
 /// @throws InputError or WeightsError naming the file
 void save_model_folder(const Photon& model, const std::filesystem::path& folder, DType dtype);
 
-/// Copies the weights of `folder` into `model`.
-/// @throws WeightsError if the folder's config is another model's; see open_model_folder() for damaged folders
-void load_weights(Photon& model, const std::filesystem::path& folder);
-
-/// A model on the CPU with the config and weights of `folder`.
+/// A model on the CPU with the config and weights of `folder`.  @throws as open_model_folder() does
 std::shared_ptr<Photon> load_model_folder(const std::filesystem::path& folder);
 
 }  // namespace photon

@@ -122,7 +122,7 @@ Tensor Level::decode(const Tensor& cond, const Tensor& below, torch::ScalarType 
 
 }  // namespace modules
 
-Photon::Photon(const Spec& spec, const InitOptions& init) : spec_(spec) {
+Photon::Photon(const Spec& spec, const TensorSource& source) : spec_(spec) {
   if (const auto found = problems(spec); !found.empty()) throw SpecError(fmt::format("{}", fmt::join(found, "\n")));
   embed_ = modules::add_weight(*this, names::embed, {spec.vocab_size, spec.d_embed});
   for (int64_t l = 1; l <= spec.n_levels(); ++l) levels_.emplace_back(*this, spec, l);
@@ -136,7 +136,7 @@ Photon::Photon(const Spec& spec, const InitOptions& init) : spec_(spec) {
   const auto wanted = tensors(spec);
   const auto parameters = weights();
   for (size_t i = 0; i < wanted.size(); ++i) {
-    auto values = initial_values(wanted[i], spec, init);
+    auto values = source.values(wanted[i]);
     parameters[i].second.copy_(torch::from_blob(values.data(), wanted[i].shape));
   }
 }

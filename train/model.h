@@ -12,7 +12,7 @@
 #include "spec/spec.h"
 #include "spec/tensor_names.h"
 #include "train/ops.h"
-#include "weights/model_folder.h"
+#include "weights/tensor_source.h"
 
 namespace photon {
 /// Parts of the model: each registers its parameters in the model, under the names of their tensors.
@@ -71,7 +71,8 @@ struct Level {
 /// softmax and loss stay float32).  Not thread-safe.
 class Photon final : public torch::nn::Module {
  public:
-  explicit Photon(const Spec& spec, const InitOptions& init = {});
+  explicit Photon(const Spec& spec, const InitOptions& init = {}) : Photon(spec, InitialSource(spec, init)) {}
+  Photon(const Spec& spec, const TensorSource& source);
 
   struct Output {
     torch::Tensor logits;    // [B, T, V]; logits_i predicts token i itself

@@ -9,6 +9,7 @@
 #include "train/attention.h"
 #include "train/export.h"
 #include "train/specs_testing.h"
+#include "weights/model_folder.h"
 
 namespace photon {
 namespace {
@@ -97,10 +98,10 @@ TEST_P(EverySpec, FoldersGiveBackTheSameWeights) {
   const auto saved = model.weights(), got = loaded->weights();
   for (size_t i = 0; i < saved.size(); ++i) EXPECT_TRUE(torch::equal(saved[i].second, got[i].second)) << saved[i].first;
   save_model_folder(model, folder, DType::bf16);
-  load_weights(*loaded, folder);
+  const auto read_back = load_model_folder(folder)->weights();
   for (size_t i = 0; i < saved.size(); ++i) {
     const Tensor rounded = saved[i].second.to(torch::kBFloat16).to(torch::kFloat32);
-    EXPECT_TRUE(torch::equal(rounded, got[i].second)) << saved[i].first;
+    EXPECT_TRUE(torch::equal(rounded, read_back[i].second)) << saved[i].first;
   }
   std::filesystem::remove_all(folder);
 }
@@ -109,9 +110,9 @@ TEST(Export, RefusesAnotherModelsFolder) {
   const auto folder = std::filesystem::path(testing::TempDir()) / "photon_model_test_other";
   const auto zoo = spec_zoo();
   save_model_folder(Photon(zoo[0].spec), folder, DType::f32);
-  Photon other(zoo[1].spec);
-  EXPECT_THROW(load_weights(other, folder), WeightsError);
-  EXPECT_THROW(save_model_folder(other, folder, DType::int8), InputError);
+  const ModelFolder stored = open_model_folder(folder);
+  EXPECT_THROW(Photon(zoo[1].spec, FolderSource(stored)), WeightsError);
+  EXPECT_THROW(save_model_folder(Photon(zoo[0].spec), folder, DType::int8), InputError);
   std::filesystem::remove_all(folder);
 }
 

@@ -4,14 +4,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-#include <numeric>
 #include <set>
 #include <span>
 #include <string_view>
 
 #include "base/bf16.h"
 #include "base/file.h"
+#include "weights/safetensors.h"
 
 namespace photon {
 namespace {
@@ -59,58 +58,29 @@ class Header {
   std::string text_ = "GGUF";
 };
 
+std::int64_t n_rows(const GgufTensor& tensor) { return tensor.shape.size() == 1 ? 1 : tensor.shape.front(); }
+std::int64_t row_bytes(const GgufTensor& tensor) { return tensor.shape.back() * size_of(stored_type(tensor.dtype)); }
 std::uint64_t bytes_in_file(const GgufTensor& tensor) {
-  return static_cast<std::uint64_t>(tensor.source.elements() * size_of(stored_type(tensor.dtype)));
+  return static_cast<std::uint64_t>(n_rows(tensor) * row_bytes(tensor));
 }
 
 // What keeps a tensor from being written; empty if nothing does.
 std::string problem(const GgufTensor& tensor) {
-  const auto is_float = [](StoredType dtype) { return dtype == StoredType::f32 || dtype == StoredType::bf16; };
-  const auto& shape = tensor.source.shape;
   if (tensor.name.size() >= longest_tensor_name)
     return fmt::format("the name is longer than {} bytes", longest_tensor_name - 1);
-  if (!is_float(stored_type(tensor.dtype)) || !is_float(tensor.source.dtype)) return "F32 or BF16 is wanted";
-  if (shape.empty() || shape.size() > 2) return fmt::format("{} is neither a vector nor a matrix", to_string(shape));
-  if (tensor.row_order.empty()) return {};
-  std::vector<std::int64_t> rows(static_cast<std::size_t>(shape[0])), order = tensor.row_order;
-  std::iota(rows.begin(), rows.end(), 0);
-  std::sort(order.begin(), order.end());
-  return order == rows ? std::string() : fmt::format("row_order is no permutation of {} rows", shape[0]);
-}
-
-// source in the dtype of the file.
-std::vector<std::byte> converted(const TensorView& source, DType dtype) {
-  const std::vector<float> values = to_floats(source);
-  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(stored_type(dtype))));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const bf16 rounded = to_bf16(values[i]);
-    if (dtype == DType::bf16)
-      std::memcpy(bytes.data() + i * sizeof rounded, &rounded, sizeof rounded);
-    else
-      std::memcpy(bytes.data() + i * sizeof values[i], &values[i], sizeof values[i]);
-  }
-  return bytes;
+  if (tensor.dtype != DType::f32 && tensor.dtype != DType::bf16) return "F32 or BF16 is wanted";
+  if (tensor.shape.empty() || tensor.shape.size() > 2)
+    return fmt::format("{} is neither a vector nor a matrix", to_string(tensor.shape));
+  return {};
 }
 
 void write_tensor(FileWriter& out, const GgufTensor& tensor) {
-  const TensorView& source = tensor.source;
-  const auto write = [&](const TensorView& part) {
-    if (part.dtype == stored_type(tensor.dtype))
-      out.write(part.bytes);
-    else
-      out.write(converted(part, tensor.dtype));
-  };
-  if (tensor.row_order.empty() && source.dtype == stored_type(tensor.dtype)) {
-    write(source);
-  } else {
-    const std::int64_t rows = source.shape.size() == 2 ? source.shape[0] : 1;
-    const std::size_t row_bytes = source.bytes.size() / static_cast<std::size_t>(std::max<std::int64_t>(rows, 1));
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const std::int64_t row = tensor.row_order.empty() ? i : tensor.row_order[static_cast<std::size_t>(i)];
-      write({source.dtype,
-             {source.shape.back()},
-             source.bytes.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes)});
-    }
+  std::vector<float> row(static_cast<std::size_t>(tensor.shape.back()));
+  std::vector<bf16> rounded(row.size());
+  for (std::int64_t r = 0; r < n_rows(tensor); ++r) {
+    tensor.rows(r, row);
+    std::transform(row.begin(), row.end(), rounded.begin(), to_bf16);
+    out.write(tensor.dtype == DType::bf16 ? std::as_bytes(std::span(rounded)) : std::as_bytes(std::span(row)));
   }
   out.write(std::string(padded(bytes_in_file(tensor)) - bytes_in_file(tensor), '\0'));
 }
@@ -138,7 +108,7 @@ void write_gguf(const std::filesystem::path& path, const GgufMetadata& metadata,
   }
   std::uint64_t offset = 0;
   for (const GgufTensor& tensor : tensors) {
-    const auto& shape = tensor.source.shape;
+    const auto& shape = tensor.shape;
     header.add(tensor.name);
     header.add(static_cast<std::uint32_t>(shape.size()));
     for (auto size = shape.rbegin(); size != shape.rend(); ++size) header.add(*size);  // GGUF: fastest first

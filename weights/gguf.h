@@ -8,8 +8,8 @@
 #include <variant>
 #include <vector>
 
-#include "weights/quantized.h"
-#include "weights/safetensors.h"
+#include "base/dtype.h"
+#include "weights/tensor_source.h"
 
 namespace photon {
 
@@ -17,12 +17,11 @@ using GgufValue = std::variant<bool, std::uint32_t, float, std::string, std::vec
                                std::vector<std::string>>;
 using GgufMetadata = std::vector<std::pair<std::string, GgufValue>>;  // keys in the order in which they are written
 
-/// A tensor to write; the source's bytes are borrowed and must stay valid until it is written.
 struct GgufTensor {
   std::string name;
-  DType dtype = DType::f32;                  // in the file: f32 or bf16, rounded to nearest even
-  TensorView source{};                       // F32 or BF16, row-major; one or two dimensions
-  std::vector<std::int64_t> row_order = {};  // row i of the file is row row_order[i] of the source; empty: as they lie
+  DType dtype = DType::f32;         // in the file: f32 or bf16, rounded to nearest even
+  std::vector<std::int64_t> shape;  // one or two dimensions
+  ReadRow rows;
 };
 
 /// Writes atomically, row by row: no tensor is copied as a whole.

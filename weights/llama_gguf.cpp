@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "spec/tensor_names.h"
 
@@ -23,12 +24,9 @@ std::vector<std::int64_t> interleaved_rows(std::int64_t n_heads, std::int64_t he
   return order;
 }
 
-LlamaGguf llama_gguf(const ModelFolder& folder, const std::string& name, std::optional<DType> dtype,
+LlamaGguf llama_gguf(const Spec& spec, const TensorSource& source, const std::string& name, std::optional<DType> dtype,
                      std::int64_t context_length) {
-  const Spec& spec = folder.spec;
-  const auto refuse = [&](const std::string& why) {
-    throw InputError(fmt::format("{}: {}", folder.path.string(), why));
-  };
+  const auto refuse = [&](const std::string& why) { throw InputError(fmt::format("{}: {}", source.name(), why)); };
   if (!spec.trunk)
     refuse(fmt::format("a model with {} level{} has no GGUF form; only vanilla models (no levels) can be exported",
                        spec.n_levels(), spec.n_levels() == 1 ? "" : "s"));
@@ -41,12 +39,17 @@ LlamaGguf llama_gguf(const ModelFolder& folder, const std::string& name, std::op
                        trunk.head_dim));
 
   LlamaGguf gguf;
+  std::map<std::string, TensorSpec> by_name;
+  for (TensorSpec& tensor : tensors(spec)) by_name[tensor.name] = tensor;
   const auto add = [&](const std::string& ours, const std::string& theirs, std::vector<std::int64_t> row_order = {}) {
-    const TensorView& source = folder.weights.at(ours);
-    if (source.dtype != StoredType::f32 && source.dtype != StoredType::bf16)
-      refuse(fmt::format("'{}' is {}; export the model before it is quantised", ours, to_string(source.dtype)));
-    const DType wanted = source.shape.size() == 1 ? DType::f32 : dtype.value_or(*matrix_dtype(source.dtype));
-    gguf.tensors.push_back({theirs, wanted, source, std::move(row_order)});
+    const TensorSpec& tensor = by_name.at(ours);
+    const auto stored = source.stored(tensor);
+    if (stored && stored->is_quantized())
+      refuse(fmt::format("'{}' is {}; export the model before it is quantised", ours, to_string(stored->dtype)));
+    const DType held = stored ? stored->dtype : DType::f32;
+    const MappedSource renamed(source, [&](const TensorSpec&) { return MappedSource::Origin{tensor, row_order}; });
+    gguf.tensors.push_back({theirs, tensor.shape.size() == 1 ? DType::f32 : dtype.value_or(held), tensor.shape,
+                            renamed.rows({theirs, tensor.shape})});
   };
   add(names::embed, "token_embd.weight");
   for (std::int64_t i = 0; i < trunk.n_layers; ++i) {

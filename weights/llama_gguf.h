@@ -7,20 +7,20 @@
 #include <vector>
 
 #include "weights/gguf.h"
-#include "weights/model_folder.h"
+#include "weights/tensor_source.h"
 
 namespace photon {
 
 struct LlamaGguf {
   GgufMetadata metadata;            // without the tokenizer's
-  std::vector<GgufTensor> tensors;  // their bytes are the folder's
+  std::vector<GgufTensor> tensors;  // read from what the source borrows
 };
 
-/// What write_gguf() needs for the model of a folder, which must outlive the result.
-/// @param dtype           of the matrices; none: as stored.  Norms are float32.
+/// What write_gguf() needs for a model.
+/// @param dtype           of the matrices; none: as they are stored, float32 where they are not.  Norms are float32.
 /// @param context_length  the longest context that readers shall offer; the model itself has no limit
 /// @throws InputError for a model that the architecture cannot hold: levels, odd head_dim, or quantised weights
-LlamaGguf llama_gguf(const ModelFolder& folder, const std::string& name, std::optional<DType> dtype,
+LlamaGguf llama_gguf(const Spec& spec, const TensorSource& source, const std::string& name, std::optional<DType> dtype,
                      std::int64_t context_length);
 
 /// llama.cpp rotates neighbours (2i, 2i + 1), we rotate halves (i, i + h/2): row 2i + j of its head is row i + j·h/2 of

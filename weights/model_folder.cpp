@@ -5,15 +5,12 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <set>
 
 #include "base/bf16.h"
-#include "base/random.h"
 #include "base/threads.h"
 #include "spec/tensor_names.h"
+#include "weights/quantizer.h"
 
 namespace photon {
 namespace {
@@ -175,38 +172,6 @@ std::string listed(std::vector<std::string> problems) {
   return fmt::format("{}", fmt::join(problems, "\n  "));
 }
 
-std::uint64_t fnv1a(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  return hash;
-}
-
-// values[i] += std · N(0, 1).  Every block of elements has its own generator, so threads do not change the values.
-void add_normal(std::span<float> values, double std, std::uint64_t seed, std::uint64_t stream) {
-  constexpr std::int64_t block = 1 << 16;
-  const auto n = static_cast<std::int64_t>(values.size());
-  const int threads = n > block ? static_cast<int>(usable_cpus()) : 1;
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
-  for (std::int64_t first = 0; first < n; first += block) {
-    Random random(seed, stream + static_cast<std::uint64_t>(first / block));
-    for (std::int64_t i = first; i < std::min(first + block, n); ++i)
-      values[static_cast<std::size_t>(i)] += static_cast<float>(std * random.normal());
-  }
-}
-
-std::vector<std::byte> to_bytes(const std::vector<float>& values, DType dtype) {
-  std::vector<std::byte> bytes(values.size() * static_cast<std::size_t>(size_of(stored_type(dtype))));
-  if (dtype == DType::bf16) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const bf16 value = to_bf16(values[i]);
-      std::memcpy(bytes.data() + i * sizeof value, &value, sizeof value);
-    }
-  } else if (!bytes.empty()) {
-    std::memcpy(bytes.data(), values.data(), bytes.size());
-  }
-  return bytes;
-}
-
 }  // namespace
 
 ModelFolder open_model_folder(const fs::path& folder, bool check_finite) {
@@ -234,27 +199,6 @@ const MatrixView& ModelFolder::matrix(const std::string& name) const {
   return found->second;
 }
 
-std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, const InitOptions& options) {
-  std::int64_t elements = 1;
-  for (const std::int64_t dimension : tensor.shape) elements *= dimension;
-  const bool norm = names::is_norm(tensor.name);
-  std::vector<float> values(static_cast<std::size_t>(elements), norm ? 1.0f : 0.0f);
-
-  const std::uint64_t stream = fnv1a(tensor.name);
-  if (!norm) {
-    const names::Place place = names::place_of(tensor.name);
-    double std = 0.02;
-    if (options.scale_residual && names::is_residual_output(place))
-      std /= std::sqrt(2.0 * static_cast<double>(names::stack_of(place, spec)->n_layers));
-    add_normal(values, std, options.seed, stream);
-  }
-  if (options.shake) {
-    const auto fan_in = static_cast<double>(tensor.shape.back());
-    add_normal(values, norm ? 0.2 : std::max(0.05, 0.7 / std::sqrt(fan_in)), options.seed, ~stream);
-  }
-  return values;
-}
-
 void create_model_folder(const fs::path& folder) {
   for (const char* name : {config_file, weights_file, tokenizer_file})
     if (fs::exists(folder / name))
@@ -270,13 +214,9 @@ void init_model_folder(const Spec& spec, const fs::path& folder, const InitOptio
   const auto found = problems(spec);
   if (!found.empty()) throw SpecError(fmt::format("{}: {}", folder.string(), listed(found)));
   create_model_folder(folder);
-  std::vector<std::vector<std::byte>> storage;
-  std::vector<TensorToWrite> to_write;
-  for (const TensorSpec& tensor : tensors(spec)) {
-    storage.push_back(to_bytes(initial_values(tensor, spec, options), options.dtype));
-    to_write.push_back({tensor.name, stored_type(options.dtype), tensor.shape, storage.back()});
-  }
-  write_safetensors(folder / weights_file, std::move(to_write),
+  const InitialSource source(spec, options);
+  Rounder rounder(spec, source, options.dtype, usable_cpus());
+  write_safetensors(folder / weights_file, rounder.tensors(),
                     {{"format", "photon-lm"}, {"seed", fmt::format("{}", options.seed)}});
   write_atomically(folder / config_file, to_json(spec));  // last: a folder with a config.json is complete
 }

@@ -11,6 +11,7 @@
 #include "spec/spec.h"
 #include "weights/quantized.h"
 #include "weights/safetensors.h"
+#include "weights/tensor_source.h"
 
 namespace photon {
 
@@ -38,20 +39,9 @@ struct ModelFolder {
 /// all.
 ModelFolder open_model_folder(const std::filesystem::path& folder, bool check_finite = false);
 
-/// How to initialise random weights: normal with std 0.02 for matrices, ones for norms; residual outputs (attn.o,
-/// mlp.down) scaled by 1/sqrt(2·n_layers) if scale_residual.
-/// shake adds noise of std 0.2 to norms and of max(0.05, 0.7/sqrt(columns)) to the rest: no zero or one hides a path.
-struct InitOptions {
-  std::uint64_t seed = 0;
-  bool shake = false;
-  bool scale_residual = false;
-  DType dtype = DType::f32;  // f32 or bf16
-};
-/// One random tensor of the model, float32 row-major: a function of (seed, name, shape) only, so the same whoever asks.
-std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, const InitOptions& options);
 /// Creates the folder of a new model, if absent.  @throws InputError if it holds one of a model's files.
 void create_model_folder(const std::filesystem::path& folder);
-/// Writes config.json and model.safetensors with random weights into `folder` (created if absent).
+/// Writes config.json and model.safetensors with initial weights (InitialSource) into `folder` (created if absent).
 /// @throws InputError if the folder already holds a model.
 void init_model_folder(const Spec& spec, const std::filesystem::path& folder, const InitOptions& options);
 

@@ -51,7 +51,7 @@ std::vector<std::int64_t> values_shape(DType dtype, std::span<const std::int64_t
 
 std::vector<std::int64_t> scales_shape(std::span<const std::int64_t> matrix_shape) {
   assert(matrix_shape.size() == 2);
-  return {matrix_shape[0], (matrix_shape[1] + scale_group - 1) / scale_group};
+  return {matrix_shape[0], quant_groups(matrix_shape[1])};
 }
 
 std::int64_t MatrixView::values_row_bytes() const {
@@ -65,12 +65,13 @@ std::span<const std::byte> MatrixView::values_row(std::int64_t r) const {
 
 std::span<const bf16> MatrixView::scales_row(std::int64_t r) const {
   assert(is_quantized() && 0 <= r && r < rows);
-  const auto groups = static_cast<std::size_t>((cols + scale_group - 1) / scale_group);
+  const auto groups = static_cast<std::size_t>(quant_groups(cols));
   return scales.subspan(static_cast<std::size_t>(r) * groups, groups);
 }
 
 void MatrixView::read_row(std::int64_t r, std::span<float> out) const {
-  assert(!is_quantized() && std::ssize(out) == cols);
+  assert(std::ssize(out) == cols);
+  if (is_quantized()) return dequantize_row(dtype, quantized_row(r), out);
   const std::span<const std::byte> row = values_row(r);
   if (dtype == DType::f32) {
     std::memcpy(out.data(), row.data(), row.size());

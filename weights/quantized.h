@@ -10,6 +10,7 @@
 
 #include "base/bf16.h"
 #include "base/dtype.h"
+#include "weights/quantized_row.h"
 #include "weights/safetensors.h"
 
 namespace photon {
@@ -25,8 +26,6 @@ StoredType stored_type(DType dtype);
 /// The reverse; nullopt for a type that no matrix has.
 std::optional<DType> matrix_dtype(StoredType type);
 
-/// Inputs of a matrix row that share a scale.
-inline constexpr std::int64_t scale_group = 32;
 /// "embed.weight_scale" for "embed.weight".
 std::string scale_name(std::string_view matrix_name);
 /// Shapes in the file of a matrix [o, k]: its values, [o, ⌈k/2⌉] for U8 and [o, k] otherwise, and its scales [o,
@@ -45,7 +44,8 @@ struct MatrixView {
   std::int64_t values_row_bytes() const;
   std::span<const std::byte> values_row(std::int64_t r) const;
   std::span<const bf16> scales_row(std::int64_t r) const;
-  /// Row r of an F32 or BF16 matrix as float32, out [cols].
+  QuantizedRow quantized_row(std::int64_t r) const { return {values_row(r).data(), scales_row(r).data()}; }
+  /// Row r as float32, out [cols].
   void read_row(std::int64_t r, std::span<float> out) const;
 };
 
