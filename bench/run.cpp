@@ -188,8 +188,10 @@ BenchMemory memory_of(std::span<const BenchSource> sources, std::span<const Benc
       }
       logits = std::max(logits, 2 * c.workload.streams * source.spec.vocab_size * std::int64_t{sizeof(float)});
     }
-    memory.weights += packed_bytes(source.spec, source.dtype) +
-                      source.spec.vocab_size * source.spec.d_embed * std::int64_t{sizeof(float)};
+    const std::int64_t embedded =
+        source.spec.d_embed + (source.spec.decoder_embedding ? source.spec.content_width(1) : 0);
+    memory.weights +=
+        packed_bytes(source.spec, source.dtype) + source.spec.vocab_size * embedded * std::int64_t{sizeof(float)};
     memory.kv += longest_prompt + batch;
     memory.rest += logits;
   }

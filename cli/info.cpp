@@ -144,19 +144,25 @@ void print_spec(const Spec& spec, const std::string& name) {
   std::cout << fmt::format("{}: {}", name, family(spec));
   if (!spec.trunk) std::cout << fmt::format(", {} level{}", spec.n_levels(), spec.n_levels() == 1 ? "" : "s");
   std::cout << fmt::format(", {} parameters\n\n", grouped(static_cast<double>(parameters.total)));
-  std::cout << fmt::format("  vocab_size {}, d_embed {}, {} head, norm_eps {}, bos_token_id {}, eos_token_id {}\n\n",
-                           spec.vocab_size, spec.d_embed, spec.tie_embeddings ? "tied" : "untied", spec.norm_eps,
-                           spec.bos_token_id, spec.eos_token_id);
+  std::cout << fmt::format(
+      "  vocab_size {}, d_embed {}, {} head, norm_eps {}, bos_token_id {}, eos_token_id {}{}{}\n\n", spec.vocab_size,
+      spec.d_embed, spec.tie_embeddings ? "tied" : "untied", spec.norm_eps, spec.bos_token_id, spec.eos_token_id,
+      spec.decoder_embedding ? ", decoder_embedding" : "", spec.learned_start ? "" : ", start latent zero");
   if (!spec.trunk) {
     Table levels{{"", "chunk_size", "tokens/unit", "converter_len", "chunker", "parameters"}};
+    const auto with = [](std::string text, bool norm, bool bias) {
+      return text + (norm ? ", norm" : "") + (bias ? ", bias" : "");
+    };
     for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
       const LevelSpec& level = spec.level(l);
       const std::string place = fmt::format("level {}", l);
       std::int64_t elements = 0;
       for (const char* part : {" chunker", " converter", " content_proj"}) elements += elements_of(place + part);
-      levels.push_back({place, std::to_string(level.chunk_size), std::to_string(spec.chunk_tokens(l)),
-                        std::to_string(level.converter_len), level.chunker == Chunker::concat ? "concat" : "linear",
-                        grouped(static_cast<double>(elements))});
+      levels.push_back(
+          {place, std::to_string(level.chunk_size), std::to_string(spec.chunk_tokens(l)),
+           with(std::to_string(level.converter_len), false, level.converter_bias),
+           with(level.chunker == Chunker::concat ? "concat" : "linear", level.chunker_norm, level.chunker_bias),
+           grouped(static_cast<double>(elements))});
     }
     print(levels, 1);
     std::cout << '\n';
@@ -176,6 +182,22 @@ void print_spec(const Spec& spec, const std::string& name) {
     add_stack(fmt::format("level {} decoder", l), spec.level(l).decoder);
   if (spec.trunk) add_stack("trunk", *spec.trunk);
   print(stacks, 2);
+  std::cout << '\n';
+}
+
+// Parameters part by part, in the order in which the paper lists them: bottom-up, then top-down.
+void print_parameters(const Spec& spec) {
+  const Parameters parameters = count_parameters(spec);
+  Table table{{"part", "parameters", "share"}};
+  const auto add = [&](const std::string& part, std::int64_t n) {
+    table.push_back({part, grouped(static_cast<double>(n)),
+                     text_of(static_cast<double>(n) / static_cast<double>(parameters.total), Unit::share)});
+  };
+  add("embedder", parameters.embedding);
+  for (const auto& [part, n] : parameters.parts) add(part == "decoder_embed" ? "decoder embedder" : part, n);
+  if (parameters.head > 0) add("head", parameters.head);
+  add("total", parameters.total);
+  print(table, 1);
   std::cout << '\n';
 }
 
@@ -289,6 +311,7 @@ void add_info(CLI::App& app) {
       std::cout << report(model, vanilla, name, options->dtype).dump(2) << '\n';
     } else {
       print_spec(spec, name);
+      print_parameters(spec);
       print_costs(model, vanilla, options->dtype);
     }
   });

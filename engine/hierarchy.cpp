@@ -4,6 +4,15 @@
 #include <cassert>
 
 namespace photon {
+namespace {
+
+// The first row of a decoder that predictions from `unit` on may run.  What may be taken back may make it begin anew.
+std::int64_t first_row(const Sequence& sequence, const DecoderState& decoder, const GroupLayout& layout,
+                       std::int64_t unit) {
+  return sequence.spare_tokens() == 0 ? decoder.begin_of(layout, unit) : layout.replay_from(layout.row_of(unit));
+}
+
+}  // namespace
 
 Hierarchy::Hierarchy(const Model& model) : model_(model), ops_(model), levels_(model.n_levels() + 1) {}
 
@@ -29,7 +38,22 @@ void Hierarchy::encode_tokens(std::span<const Given> batch) {
     x.resize(std::ssize(g.tokens), model_.spec.d_embed);
     ops_.embed(g.tokens, x);
     g.sequence->units_of(0).append(x);
+    if (g.sequence->decoder_tokens) keep_for_decoder(g);
   }
+}
+
+// Of the tokens, those that the level-1 decoder may still read.
+void Hierarchy::keep_for_decoder(const Given& given) {
+  UnitBuffer& units = *given.sequence->decoder_tokens;
+  const GroupLayout layout(model_.spec.level(1));
+  const std::int64_t begin = first_row(*given.sequence, given.sequence->decoder(1), layout, given.first_wanted);
+  const std::int64_t n = std::ssize(given.tokens),
+                     skipped = std::clamp<std::int64_t>(layout.content_from(begin) - units.end(), 0, n);
+  for (std::int64_t i = 0; i < skipped; ++i) units.skip();
+  Matrix<float>& x = scratch(1).contents;
+  x.resize(n - skipped, model_.spec.content_width(1));
+  ops_.embed_for_decoder(given.tokens.subspan(skipped), x);
+  units.append(x);
 }
 
 // The vanilla model: Trunk(embed([bos, t …])).  Position p of the trunk is unit p - 1, which predicts token p.
@@ -75,7 +99,9 @@ void Hierarchy::encode_level(std::int64_t l, std::span<Sequence* const> batch, s
   Matrix<float>& x = w.chunker ? t.units : t.chunks;  // A⁽ˡ⁾ [n, D_l], then X⁽ˡ⁾
   if (w.chunker) {
     x.resize(t.chunks.rows(), model_.spec.width(l));
+    if (!w.chunker_norm.empty()) ops_.norm(t.chunks, w.chunker_norm);
     ops_.product(t.chunks, *w.chunker, x);
+    ops_.add_bias(x, w.chunker_bias);
   }
   append_units(l, forward(w.encoder, t.rows, ops_, stack_, x));
 }
@@ -155,7 +181,7 @@ MatView<const float> Hierarchy::decode(std::int64_t l, std::span<const LayoutRow
         r.prefix = prefix;
         prefix += E;
       } else if (slot - R < C - 1 || layout.stream) {
-        r.content = b.sequence->units_of(l - 1).at(g * C + slot - R).data();
+        r.content = b.sequence->content_of(l).at(g * C + slot - R).data();
       } else {
         continue;
       }
@@ -171,6 +197,7 @@ MatView<const float> Hierarchy::convert(std::int64_t l, MatView<const float> con
   Matrix<float>& prefixes = scratch(l).prefixes;
   prefixes.resize(conds.rows, model_.level(l).converter.outputs);
   ops_.product(conds, model_.level(l).converter, prefixes);
+  ops_.add_bias(prefixes, model_.level(l).converter_bias);
   return prefixes;
 }
 
@@ -182,7 +209,7 @@ MatView<const float> Hierarchy::run_decoder(std::int64_t l, std::span<const Deco
   t.sources.clear();
   for (const DecoderRow& r : rows)
     if (r.content != nullptr) t.sources.push_back(r.content);
-  t.contents.resize(std::ssize(t.sources), model_.spec.width(l - 1));
+  t.contents.resize(std::ssize(t.sources), model_.spec.content_width(l));
   ops_.gather(t.sources, t.contents);
   if (w.content_proj) {
     t.projected.resize(t.contents.rows(), E);
@@ -221,16 +248,6 @@ void Hierarchy::catch_up(std::int64_t l, Sequence& sequence, std::int64_t unit) 
   assert(sequence.decoder(l).fed <= end);
 }
 
-namespace {
-
-// The first row of a decoder that predictions from `unit` on may run.  What may be taken back may make it begin anew.
-std::int64_t first_row(const Sequence& sequence, const DecoderState& decoder, const GroupLayout& layout,
-                       std::int64_t unit) {
-  return sequence.spare_tokens() == 0 ? decoder.begin_of(layout, unit) : layout.replay_from(layout.row_of(unit));
-}
-
-}  // namespace
-
 // The first unit of the top level that predictions from token `from` on are conditioned on.
 std::int64_t Hierarchy::first_condition(Sequence& sequence, std::int64_t from) const {
   std::int64_t unit = from;  // of level l-1
@@ -249,7 +266,10 @@ void Hierarchy::forget(Sequence& sequence) const {
     const std::int64_t begin = first_row(sequence, sequence.decoder(l), layout, unit);
     const std::int64_t units = std::min(sequence.units_of(l).end(), from / model_.spec.chunk_tokens(l));
     const std::int64_t next_chunk = std::max<std::int64_t>(0, units) * layout.C;
-    sequence.units_of(l - 1).drop_before(std::min(next_chunk, layout.content_from(begin)));
+    const std::int64_t next_content = layout.content_from(begin);
+    const bool apart = l == 1 && sequence.decoder_tokens;
+    if (apart) sequence.decoder_tokens->drop_before(std::min(sequence.decoder_tokens->end(), next_content));
+    sequence.units_of(l - 1).drop_before(apart ? next_chunk : std::min(next_chunk, next_content));
     unit = layout.group_from(begin);
   }
   sequence.units_of(L()).drop_before(first_condition(sequence, from));

@@ -62,7 +62,7 @@ class Hierarchy {
     KvCache* cache = nullptr;
     std::int64_t position = 0;
     const float* prefix = nullptr;   // [E]
-    const float* content = nullptr;  // [D_{l-1}]
+    const float* content = nullptr;  // [D_{l-1}], or what decoder_embedding gives [E_1]
     bool output = false;
   };
   /// Decoder_l over rows; the outputs [m, E] of the marked ones.
@@ -99,11 +99,12 @@ class Hierarchy {
     std::vector<DecoderRow> decoder_rows;
     Matrix<float> conds;                   // top level: [n, D_L]
     Matrix<float> prefixes;                // [n groups, R·E]
-    Matrix<float> contents, projected, x;  // [n, D_{l-1}], [n, E], [n, E]
+    Matrix<float> contents, projected, x;  // [n, content_width], [n, E], [n, E]
   };
 
   void encode_trunk(std::span<const Given> batch, std::span<const std::int64_t> wanted);
   void encode_tokens(std::span<const Given> batch);
+  void keep_for_decoder(const Given& given);
   void append_units(std::int64_t l, MatView<const float> x);
   MatView<const float> conditions(std::span<const Units> units);
   MatView<const float> decode(std::int64_t l, std::span<const LayoutRows> batch);

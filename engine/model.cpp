@@ -24,6 +24,9 @@ class Loader {
 
   bool has(const std::string& name) const { return tensors_.contains(name); }
   std::vector<float> vector(const std::string& name) const { return source_.values(tensors_.at(name)); }
+  std::vector<float> optional_vector(const std::string& name) const {
+    return has(name) ? vector(name) : std::vector<float>();
+  }
   PackedWeight matrix(const std::string& name) { return stacked({name}); }
   /// Matrices of one input, outputs one after another.
   PackedWeight stacked(const std::vector<std::string>& names) {
@@ -65,13 +68,16 @@ class Loader {
     const auto optional_matrix = [&](const std::string& tensor) {
       return has(tensor) ? std::optional(matrix(tensor)) : std::nullopt;
     };
-    return {.chunker = optional_matrix(name.chunker),
+    return {.chunker_norm = optional_vector(name.chunker_norm),
+            .chunker = optional_matrix(name.chunker),
+            .chunker_bias = optional_vector(name.chunker_bias),
             .encoder = stack(name.encoder, spec.encoder),
             .converter = matrix(name.converter),
+            .converter_bias = optional_vector(name.converter_bias),
             .content_proj = optional_matrix(name.content_proj),
             .decoder = stack(name.decoder, spec.decoder)};
   }
-  /// The embedding where it is stored, or a copy of what the source makes.
+  /// An embedding where it is stored, or a copy of what the source makes.
   MatrixView embedding(const std::string& name) {
     const TensorSpec& tensor = tensors_.at(name);
     if (const auto stored = source_.stored(tensor)) return *stored;
@@ -181,19 +187,21 @@ void fill(Model& model, const TensorSource& source, const Precision& precision, 
   require_memory(model.spec, model.dtype);
   Loader load(model, source);
   model.embed = load.embedding(names::embed);
+  if (model.spec.decoder_embedding) model.decoder_embed = load.embedding(names::decoder_embed);
   for (std::int64_t l = 1; l <= model.n_levels(); ++l) model.levels.push_back(load.level(l));
   if (model.spec.trunk)
     model.trunk = load.stack(names::trunk(), *model.spec.trunk);
-  else
+  else if (model.spec.learned_start)
     model.start = load.vector(names::start);
+  else
+    model.start.assign(static_cast<std::size_t>(model.spec.width(model.n_levels())), 0.0f);
   model.lm_head = load.matrix(model.spec.tie_embeddings ? names::embed : names::lm_head);
 }
 
-}  // namespace
-
-void Model::embedding(std::int64_t token, std::span<float> out) const {
-  embed.read_row(token, out);
-  if (embed.dtype == dtype || embed.is_quantized()) return;
+// A row of an embedding as a matrix of `dtype` holds it.
+void look_up(const MatrixView& table, DType dtype, std::int64_t token, std::span<float> out) {
+  table.read_row(token, out);
+  if (table.dtype == dtype || table.is_quantized()) return;
   if (dtype == DType::bf16) {
     for (float& x : out) x = to_float(to_bf16(x));
   } else if (is_quantized(dtype)) {
@@ -202,6 +210,14 @@ void Model::embedding(std::int64_t token, std::span<float> out) const {
     quantize_row(dtype, out, values, scales);
     dequantize_row(dtype, {.values = values.data(), .scales = scales.data()}, out);
   }
+}
+
+}  // namespace
+
+void Model::embedding(std::int64_t token, std::span<float> out) const { look_up(embed, dtype, token, out); }
+
+void Model::decoder_embedding(std::int64_t token, std::span<float> out) const {
+  look_up(decoder_embed, dtype, token, out);
 }
 
 Model load_model(const std::filesystem::path& path, const Precision& precision) {
@@ -228,7 +244,8 @@ Model random_model(const Spec& spec, const Precision& precision, std::uint64_t s
 std::int64_t packed_bytes(const Spec& spec, DType type) {
   std::int64_t bytes = 0;
   for (const TensorSpec& tensor : tensors(spec))
-    if (tensor.shape.size() == 2 && (tensor.name != names::embed || spec.tie_embeddings))
+    if (tensor.shape.size() == 2 && tensor.name != names::decoder_embed &&
+        (tensor.name != names::embed || spec.tie_embeddings))
       bytes += (tensor.shape[0] + panel_outputs - 1) / panel_outputs * panel_bytes(type, tensor.shape[1]);
   return bytes;
 }

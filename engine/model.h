@@ -32,16 +32,19 @@ struct StackWeights {
 };
 
 struct LevelWeights {
+  std::vector<float> chunker_norm;      // [C_l·D_{l-1}]; empty where the spec has none, as the biases
   std::optional<PackedWeight> chunker;  // [D_l, C_l·D_{l-1}]; none for concat
+  std::vector<float> chunker_bias;      // [D_l]
   StackWeights encoder;
   PackedWeight converter;                    // [R_l·E_l, width of cond⁽ˡ⁾]
+  std::vector<float> converter_bias;         // [R_l·E_l]
   std::optional<PackedWeight> content_proj;  // P_l [E_l, D_{l-1}]; none where the widths are equal
   StackWeights decoder;
 };
 
 /// Immutable after loading: many sequences and threads may read it.  Matrices are copied out of the file into the
-/// layout that the kernels read; norms and the start latent are float32; the embedding is looked up where the file
-/// holds it.
+/// layout that the kernels read; norms, biases and the start latent are float32; embeddings are looked up where the
+/// file holds them.
 struct Model {
   Spec spec;
   DType dtype = DType::f32;  // of matrices
@@ -49,15 +52,18 @@ struct Model {
   std::optional<std::filesystem::path> tokenizer;
 
   MatrixView embed;                   // [V, D_0] as stored; see embedding()
+  MatrixView decoder_embed;           // [V, E_1] as stored; no rows without decoder_embedding
   std::vector<LevelWeights> levels;   // levels[0] is level 1; empty for vanilla
   std::optional<StackWeights> trunk;  // vanilla only
-  std::vector<float> start;           // [D_L]; empty for vanilla
+  std::vector<float> start;           // [D_L], zeros where it is not learned; empty for vanilla
   PackedWeight lm_head;               // [V, head_width]; the embedding where tied
 
   std::int64_t n_levels() const { return spec.n_levels(); }
   const LevelWeights& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
   /// embed(token) as a matrix of `dtype` holds it, out [D_0].
   void embedding(std::int64_t token, std::span<float> out) const;
+  /// The same of decoder_embed, which a model with decoder_embedding has, out [E_1].
+  void decoder_embedding(std::int64_t token, std::span<float> out) const;
 
   std::shared_ptr<const ModelFolder> folder;  // keeps the mapping alive; none for random_model()
   Arena memory;                               // of the packed matrices

@@ -74,6 +74,35 @@ std::vector<NamedSpec> tiny_specs() {
       {"three_chunk", model(5, {level(2, 2, concat, stack(10, 1, 2, 2, 5, all), stack(10, 2, 2, 1, 6, own)),
                                 level(3, 1, linear, stack(9, 1, 1, 1, 7, all), stack(10, 1, 2, 1, 5, {stream, 4})),
                                 level(2, 2, concat, stack(18, 1, 2, 1, 5, all), stack(9, 2, 1, 1, 9, own))})});
+
+  // The paper's own geometry: biases, a norm before the chunker, a second table; then each key by itself.
+  LevelSpec first = level(4, 2, concat, stack(16, 1, 2, 2, 8, all), stack(16, 2, 2, 2, 8, own));
+  LevelSpec second = level(4, 2, linear, stack(16, 2, 2, 2, 8, all), stack(16, 1, 2, 2, 8, own));
+  first.converter_bias = second.converter_bias = second.chunker_bias = second.chunker_norm = true;
+  Spec paper = model(4, {first, second});
+  paper.decoder_embedding = true, paper.learned_start = false;
+  specs.push_back({"paper_exact", paper});
+  Spec blocks = model(4, {level(4, 2, concat, stack(16, 2, 2, 1, 8, all), stack(12, 2, 2, 2, 7, own))});
+  blocks.levels[0].converter_bias = blocks.decoder_embedding = true, blocks.learned_start = false;
+  specs.push_back({"block_exact", blocks});
+  Spec two_tables = model(8, {level(3, 2, linear, stack(10, 1, 2, 2, 5, all), stack(8, 3, 2, 1, 6, {stream, 9}))});
+  two_tables.decoder_embedding = two_tables.tie_embeddings = two_tables.levels[0].chunker_norm = true;
+  specs.push_back({"block_two_tables", two_tables});
+  Spec streams = model(6, {level(4, 2, linear, stack(12, 2, 2, 1, 6, {window, 5}), stack(10, 2, 3, 1, 5, {stream, 20})),
+                           level(2, 1, linear, stack(14, 1, 2, 2, 7, all), stack(12, 2, 2, 2, 6, own))});
+  streams.decoder_embedding = streams.levels[0].chunker_bias = streams.levels[1].converter_bias = true;
+  specs.push_back({"stream_two_tables", streams});
+  Spec three = model(8, {level(3, 2, linear, stack(10, 2, 2, 1, 5, {block, 5}), stack(9, 2, 2, 2, 5, own)),
+                         level(5, 1, linear, stack(11, 2, 1, 1, 7, {window, 2}), stack(10, 2, 2, 1, 4, {stream, 6})),
+                         level(2, 4, linear, stack(12, 1, 2, 2, 6, all), stack(11, 1, 2, 2, 5, own))});
+  three.decoder_embedding = true, three.learned_start = false;
+  for (LevelSpec& l : three.levels) l.converter_bias = l.chunker_bias = true;
+  three.levels[0].chunker_norm = three.levels[2].chunker_norm = true;
+  specs.push_back({"three_exact", three});
+  Spec projected = model(5, {level(2, 1, concat, stack(10, 1, 2, 2, 5, all), stack(10, 2, 2, 1, 6, own)),
+                             level(3, 2, linear, stack(9, 1, 1, 1, 7, all), stack(10, 1, 2, 1, 5, own))});
+  projected.levels[0].converter_bias = projected.levels[1].chunker_norm = true;
+  specs.push_back({"bias_and_projection", projected});
   return specs;
 }
 

@@ -29,8 +29,18 @@ void Ops::embed(std::span<const std::int32_t> tokens, MatView<float> x) const {
   for (std::int64_t r = 0; r < std::ssize(tokens); ++r) model_.embedding(tokens[r], x.row(r));
 }
 
+void Ops::embed_for_decoder(std::span<const std::int32_t> tokens, MatView<float> x) const {
+  for (std::int64_t r = 0; r < std::ssize(tokens); ++r) model_.decoder_embedding(tokens[r], x.row(r));
+}
+
 void Ops::gather(std::span<const float* const> rows, MatView<float> x) const {
   for (std::int64_t r = 0; r < std::ssize(rows); ++r) std::copy_n(rows[r], x.cols, x.row(r).begin());
+}
+
+void Ops::add_bias(MatView<float> x, std::span<const float> bias) const {
+  if (bias.empty()) return;
+  for (std::int64_t r = 0; r < x.rows; ++r)
+    for (std::int64_t i = 0; i < x.cols; ++i) x.row(r)[i] += bias[i];
 }
 
 void Ops::norm(MatView<float> x, std::span<const float> w) {

@@ -36,8 +36,12 @@ class Ops {
 
   /// x [n, D_0] = the embeddings of tokens.
   void embed(std::span<const std::int32_t> tokens, MatView<float> x) const;
+  /// x [n, E_1] = what the level-1 decoder reads of tokens, in a model with decoder_embedding.
+  void embed_for_decoder(std::span<const std::int32_t> tokens, MatView<float> x) const;
   /// Row r of x [n, width] becomes the numbers at rows[r].
   void gather(std::span<const float* const> rows, MatView<float> x) const;
+  /// Every row of x [n, D] += bias; an empty bias is none.
+  void add_bias(MatView<float> x, std::span<const float> bias) const;
   /// x [n, D] = RMSNorm(x) ∘ w, in place.
   void norm(MatView<float> x, std::span<const float> w);
 

@@ -43,7 +43,8 @@ MatView<const float> Recgen::unroll(std::int64_t l, std::span<Sequence* const> b
   const std::int64_t together = layout.stream || (one_by_one && l == 1) ? 1 : n;
   const MatView<const float> prefixes = hierarchy_.convert(l, conds);  // U⁽ˡ⁾ [B·n, R·E]
   unrolled_.resize(std::max<std::size_t>(unrolled_.size(), l + 1));
-  unrolled_[l].resize(B * n * layout.C, hierarchy_.model().spec.width(l - 1));
+  unrolled_[l].resize(B * n * layout.C, hierarchy_.model().spec.content_width(l));
+  if (l == 1) tokens_.resize(B * n * layout.C);
 
   for (std::int64_t first = 0; first < n; first += together) {
     take_chunks(l, batch, prefixes, first, together);
@@ -60,6 +61,10 @@ MatView<const float> Recgen::unroll(std::int64_t l, std::span<Sequence* const> b
   for (std::int64_t b = 0; b < B; ++b) {
     UnitBuffer& units = batch[b]->units_of(l - 1);
     const MatView<const float> x = unrolled_[l].view().slice(b * n * layout.C, n * layout.C);
+    if (l == 1) {
+      append_tokens(*batch[b], std::span(tokens_).subspan(b * n * layout.C, n * layout.C), x);
+      continue;
+    }
     hierarchy_.show(*batch[b], l - 1, units.end(), /*predicted=*/true, x);
     units.append(x);
   }
@@ -78,13 +83,15 @@ void Recgen::take_chunks(std::int64_t l, std::span<Sequence* const> batch, MatVi
       Sequence& s = *batch[b];
       const std::int64_t g = s.n_tokens / spec.chunk_tokens(l) + k,
                          row = static_cast<std::int64_t>(b) * per_sequence + k;
-      chunks_.push_back({.b = b,
-                         .sequence = &s,
-                         .cache = &s.decoder(l).caches[k - first],
-                         .first_unit = g * layout.C,
-                         .start = layout.stream ? layout.start_of(g) : 0,
-                         .prefix = {prefixes.row(row).data(), layout.R, E, E},
-                         .content = unrolled_[l].view().slice(row * layout.C, layout.C)});
+      chunks_.push_back(
+          {.b = b,
+           .sequence = &s,
+           .cache = &s.decoder(l).caches[k - first],
+           .first_unit = g * layout.C,
+           .start = layout.stream ? layout.start_of(g) : 0,
+           .prefix = {prefixes.row(row).data(), layout.R, E, E},
+           .content = unrolled_[l].view().slice(row * layout.C, layout.C),
+           .tokens = l == 1 ? std::span(tokens_).subspan(row * layout.C, layout.C) : std::span<std::int32_t>()});
     }
 }
 
@@ -96,7 +103,7 @@ void Recgen::feed_prefix(std::int64_t l, const Chunk& chunk) {
     const std::int64_t begin = hierarchy_.begin_of(l, *chunk.sequence, chunk.first_unit);
     assert(begin >= chunk.start - 1);
     if (begin > decoder.fed) chunk.cache->restart(begin);
-    UnitBuffer& units = chunk.sequence->units_of(l - 1);
+    UnitBuffer& units = chunk.sequence->content_of(l);
     if (begin < chunk.start) {
       const bool own = chunk.first_unit > units.end();  // of this top-level group, so not among the units yet
       feed(chunk, begin,
@@ -122,14 +129,31 @@ void Recgen::feed(const Chunk& chunk, std::int64_t position, std::span<const flo
   rows_.push_back({.cache = chunk.cache, .position = position, .content = unit.data()});
 }
 
-// Slot j of every chunk of tokens: chosen from the logits, and fed on as its embedding.
+// Slot j of every chunk of tokens: chosen from the logits, and fed on as what the decoder reads of it.
 void Recgen::keep_tokens(MatView<const float> x, std::int64_t j, const Choose& choose) {
   const MatView<const float> logits = hierarchy_.head(x);
   for (std::int64_t c = 0; c < logits.rows; ++c) {
     const Chunk& chunk = chunks_[c];
-    const std::int32_t token = choose(chunk.b, chunk.first_unit + j, logits.row(c));
-    hierarchy_.ops().embed({&token, 1}, chunk.content.slice(j, 1));
+    const std::int32_t token = chunk.tokens[j] = choose(chunk.b, chunk.first_unit + j, logits.row(c));
+    if (chunk.sequence->decoder_tokens)
+      hierarchy_.ops().embed_for_decoder({&token, 1}, chunk.content.slice(j, 1));
+    else
+      hierarchy_.ops().embed({&token, 1}, chunk.content.slice(j, 1));
   }
+}
+
+// A whole group of tokens, with their content as the decoder reads it.  Above level 1 nobody reads their X⁽⁰⁾.
+void Recgen::append_tokens(Sequence& sequence, std::span<const std::int32_t> tokens, MatView<const float> content) {
+  sequence.content_of(1).append(content);
+  if (!sequence.decoder_tokens) return;
+  UnitBuffer& units = sequence.units_of(0);
+  if (hierarchy_.L() > 1) {
+    for (std::int64_t i = 0; i < std::ssize(tokens); ++i) units.skip();
+    return;
+  }
+  embedded_.resize(std::ssize(tokens), hierarchy_.model().spec.d_embed);
+  hierarchy_.ops().embed(tokens, embedded_);
+  units.append(embedded_);
 }
 
 }  // namespace photon

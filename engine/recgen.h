@@ -30,7 +30,8 @@ class Recgen {
     KvCache* cache = nullptr;
     std::int64_t first_unit = 0, start = 0;  // of level l-1; the row of its prefix in the cache
     MatView<const float> prefix{};           // U⁽ˡ⁾ as [R, E]
-    MatView<float> content{};                // X̂⁽ˡ⁻¹⁾ [C, D_{l-1}], level 1: embeddings of the chosen tokens
+    MatView<float> content{};          // X̂⁽ˡ⁻¹⁾ [C, D_{l-1}], level 1: what it reads of the chosen tokens
+    std::span<std::int32_t> tokens{};  // level 1: the chosen ones [C]
   };
 
   MatView<const float> unroll(std::int64_t l, std::span<Sequence* const> batch, MatView<const float> conds,
@@ -41,12 +42,15 @@ class Recgen {
   void feed_content(std::int64_t l, const Chunk& chunk, std::int64_t j);
   void feed(const Chunk& chunk, std::int64_t position, std::span<const float> unit);
   void keep_tokens(MatView<const float> x, std::int64_t j, const Choose& choose);
+  void append_tokens(Sequence& sequence, std::span<const std::int32_t> tokens, MatView<const float> content);
 
   Hierarchy& hierarchy_;
   std::vector<Chunk> chunks_;
   std::vector<Hierarchy::DecoderRow> rows_;
   std::vector<Hierarchy::Units> conditions_;
-  std::vector<Matrix<float>> unrolled_;  // by level: what a batch's groups were decoded to [n, D_{l-1}]
+  std::vector<Matrix<float>> unrolled_;  // by level: what a batch's groups were decoded to [n, content_width]
+  std::vector<std::int32_t> tokens_;     // of the batch's groups
+  Matrix<float> embedded_;               // X⁽⁰⁾ of one sequence's tokens, where the decoder reads another table
 };
 
 }  // namespace photon

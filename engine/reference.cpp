@@ -40,9 +40,10 @@ struct Reference {
     return loaded.emplace(name, std::move(t)).first->second;
   }
 
-  Vec linear(const Vec& x, const std::string& name) {
+  // y = W x, plus the bias if that has a name.
+  Vec linear(const Vec& x, const std::string& name, const std::string& bias = "") {
     const Tensor& w = tensor(name);
-    Vec y(static_cast<std::size_t>(w.rows), 0.0);
+    Vec y = bias.empty() ? Vec(static_cast<std::size_t>(w.rows), 0.0) : tensor(bias).values;
     for (std::size_t o = 0; o < y.size(); ++o)
       for (std::size_t i = 0; i < x.size(); ++i) y[o] += w.values[o * x.size() + i] * x[i];
     return y;
@@ -134,8 +135,8 @@ struct Reference {
     });
   }
 
-  Vec embed(std::int64_t token) {
-    const Tensor& w = tensor(names::embed);
+  Vec embed(std::int64_t token, const std::string& table = names::embed) {
+    const Tensor& w = tensor(table);
     return {w.values.begin() + token * w.cols, w.values.begin() + (token + 1) * w.cols};
   }
 
@@ -149,7 +150,9 @@ struct Reference {
     for (std::size_t g = 0; (g + 1) * C <= below.size(); ++g) {
       Vec a;
       for (std::size_t j = 0; j < C; ++j) a.insert(a.end(), below[g * C + j].begin(), below[g * C + j].end());
-      A.push_back(level.chunker == Chunker::linear ? linear(a, name.chunker) : a);
+      if (level.chunker_norm) a = norm(a, name.chunker_norm);
+      if (level.chunker == Chunker::linear) a = linear(a, name.chunker, level.chunker_bias ? name.chunker_bias : "");
+      A.push_back(a);
       positions.push_back(static_cast<std::int64_t>(g));
     }
     return causal_stack(name.encoder, level.encoder, A, positions);
@@ -166,7 +169,7 @@ struct Reference {
     std::vector<std::int64_t> positions;
     std::vector<std::size_t> group, predicts;  // predicts: the row of each unit
     for (std::size_t g = 0; g * C <= units.size(); ++g) {
-      const Vec U = linear(cond.at(g), name.converter);
+      const Vec U = linear(cond.at(g), name.converter, level.converter_bias ? name.converter_bias : "");
       for (std::size_t slot = 0; slot < R + C; ++slot) {
         const std::size_t content = g * C + slot - R;
         if (slot >= R && content >= units.size()) break;
@@ -191,10 +194,24 @@ struct Reference {
     return predicted;
   }
 
+  Vec start() {
+    if (spec.learned_start) return tensor(names::start).values;
+    return Vec(static_cast<std::size_t>(spec.width(spec.n_levels())), 0.0);
+  }
+
+  // What Decoder_l reads of the level below: X⁽ˡ⁻¹⁾, or rows of the decoder's own table.
+  const Rows& content(std::size_t l) const { return l == 1 && spec.decoder_embedding ? decoder_tokens : X[l - 1]; }
+
+  void add_token(std::int64_t token) {
+    X[0].push_back(embed(token));
+    if (spec.decoder_embedding) decoder_tokens.push_back(embed(token, names::decoder_embed));
+  }
+
   Rows logits(std::span<const std::int32_t> tokens) {
     X.assign(1, {});
+    decoder_tokens.clear();
     conds.assign(static_cast<std::size_t>(spec.n_levels()) + 1, {});
-    for (const std::int32_t token : tokens) X[0].push_back(embed(token));
+    for (const std::int32_t token : tokens) add_token(token);
     Rows predicted;
     if (spec.trunk) {
       X[0].insert(X[0].begin(), embed(spec.bos_token_id));
@@ -204,10 +221,10 @@ struct Reference {
     } else {
       for (std::int64_t l = 1; l <= spec.n_levels(); ++l) X.push_back(encode(l, X.back()));
       predicted = X.back();
-      predicted.insert(predicted.begin(), tensor(names::start).values);
+      predicted.insert(predicted.begin(), start());
       for (std::int64_t l = spec.n_levels(); l >= 1; --l) {
         conds[static_cast<std::size_t>(l)] = predicted;
-        predicted = decode(l, predicted, X[static_cast<std::size_t>(l - 1)]);
+        predicted = decode(l, predicted, content(static_cast<std::size_t>(l)));
       }
     }
     for (Vec& row : predicted) row = linear(row, spec.tie_embeddings ? names::embed : names::lm_head);
@@ -219,11 +236,12 @@ struct Reference {
     const auto L = static_cast<std::size_t>(spec.n_levels());
     const auto level_of = [](std::size_t l) { return static_cast<std::int64_t>(l); };
     X.assign(1, {});
+    decoder_tokens.clear();
     conds.assign(L + 1, {});
-    for (const std::int32_t token : prompt) X[0].push_back(embed(token));
+    for (const std::int32_t token : prompt) add_token(token);
     for (std::size_t l = 1; l <= L; ++l) X.push_back(encode(level_of(l), X.back()));
     conds[L] = X[L];
-    conds[L].insert(conds[L].begin(), tensor(names::start).values);
+    conds[L].insert(conds[L].begin(), start());
     for (std::size_t l = L; l >= 2; --l) conds[l - 1] = decode(level_of(l), conds[l], X[l - 1]);
     for (std::size_t l = L; l >= 2; --l) conds[l - 1].pop_back();  // the group that recgen itself begins
     Rows logits;
@@ -232,9 +250,9 @@ struct Reference {
       for (std::size_t l = L; l >= 1; --l) {
         const std::size_t n = group_tokens / static_cast<std::size_t>(spec.chunk_tokens(level_of(l - 1)));
         for (std::size_t i = 0; i < n; ++i) {
-          const Vec predicted = decode(level_of(l), conds[l], X[l - 1]).back();
+          const Vec predicted = decode(level_of(l), conds[l], content(l)).back();
           if (l == 1) {
-            X[0].push_back(embed(generated[logits.size()]));
+            add_token(generated[logits.size()]);
             logits.push_back(linear(predicted, spec.tie_embeddings ? names::embed : names::lm_head));
           } else {
             X[l - 1].push_back(predicted);
@@ -250,6 +268,7 @@ struct Reference {
   ModelFolder folder;
   const Spec& spec;
   std::map<std::string, Tensor> loaded;
+  Rows decoder_tokens;  // of the latest pass, with decoder_embedding
   std::vector<Rows> X, conds;  // of the latest pass: X[l] = X⁽ˡ⁾, recgen's X̂⁽ˡ⁾ below the top; conds[l][m] = cond⁽ˡ⁾_m
 };
 

@@ -58,6 +58,7 @@ Sequence::Sequence(const Model& model, KvPool& pool, std::int64_t spare_tokens)
   const Spec& spec = model.spec;
   const std::int64_t L = spec.n_levels();
   for (std::int64_t l = 0; l <= L; ++l) units.emplace_back(l == L ? -1 : 0, spec.width(l));
+  if (spec.decoder_embedding) decoder_tokens.emplace(0, spec.content_width(1));
   if (spec.trunk)
     encoders.emplace_back(pool, *spec.trunk, 0, model.kv, spare_encoder_positions(spec, 0, spare_tokens));
   else
@@ -106,6 +107,7 @@ void Sequence::take_back(std::int64_t n) {
   n_tokens -= n;
   n_predicted = std::min(n_predicted, n_tokens);
   for (std::int64_t l = 0; l <= spec.n_levels(); ++l) units_of(l).drop_from(n_tokens / spec.chunk_tokens(l));
+  if (decoder_tokens) decoder_tokens->drop_from(n_tokens);
   if (spec.trunk) encoders.front().take_back_to(units_held(spec, 0, n_tokens));
   std::int64_t unit = n_tokens;  // of level l-1: the first that may be predicted again
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
@@ -151,6 +153,7 @@ Sequence::Sequence(const Sequence& other, Copy)
       n_predicted(other.n_predicted),
       protocol(other.protocol),
       units(other.units),
+      decoder_tokens(other.decoder_tokens),
       model_(other.model_),
       pool_(other.pool_),
       spare_tokens_(other.spare_tokens_),

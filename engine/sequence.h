@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -124,7 +125,12 @@ class Sequence {
   std::vector<KvCache> encoders;       // encoders[l-1]; of the vanilla model the trunk
   std::vector<DecoderState> decoders;  // decoders[l-1]
 
+  /// With decoder_embedding: of each token what the level-1 decoder reads [E_1], where others read X⁽⁰⁾.
+  std::optional<UnitBuffer> decoder_tokens;
+
   UnitBuffer& units_of(std::int64_t l) { return units[l]; }
+  /// What Decoder_l reads of the units of level l-1.
+  UnitBuffer& content_of(std::int64_t l) { return l == 1 && decoder_tokens ? *decoder_tokens : units[l - 1]; }
   KvCache& encoder(std::int64_t l) { return encoders[l - 1]; }
   DecoderState& decoder(std::int64_t l) { return decoders[l - 1]; }
 

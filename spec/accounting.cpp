@@ -27,16 +27,25 @@ double matrix_elements(const StackSpec& s) {
   return real(s.n_layers) * real(s.d_model) * (2 * real(s.q_width()) + 2 * real(s.kv_width()) + 3 * real(s.d_ff));
 }
 double stack_elements(const StackSpec& s) { return matrix_elements(s) + real((2 * s.n_layers + 1) * s.d_model); }
-double chunker_elements(const Spec& spec, std::int64_t l) {
+double chunker_matrix(const Spec& spec, std::int64_t l) {
   const LevelSpec& level = spec.level(l);
   return level.chunker == Chunker::concat ? 0.0 : real(level.chunk_size * spec.width(l - 1)) * real(spec.width(l));
 }
-double converter_elements(const Spec& spec, std::int64_t l) {
+double chunker_elements(const Spec& spec, std::int64_t l) {
+  const LevelSpec& level = spec.level(l);
+  return chunker_matrix(spec, l) + (level.chunker_bias ? real(spec.width(l)) : 0.0) +
+         (level.chunker_norm ? real(level.chunk_size * spec.width(l - 1)) : 0.0);
+}
+double converter_matrix(const Spec& spec, std::int64_t l) {
   const LevelSpec& level = spec.level(l);
   return real(level.converter_len * level.decoder.d_model) * real(spec.cond_width(l));
 }
+double converter_elements(const Spec& spec, std::int64_t l) {
+  const LevelSpec& level = spec.level(l);
+  return converter_matrix(spec, l) + (level.converter_bias ? real(level.converter_len * level.decoder.d_model) : 0.0);
+}
 double content_proj_elements(const Spec& spec, std::int64_t l) {
-  const std::int64_t D = spec.width(l - 1), E = spec.level(l).decoder.d_model;
+  const std::int64_t D = spec.content_width(l), E = spec.level(l).decoder.d_model;
   return D == E ? 0.0 : real(D) * real(E);
 }
 double head_elements(const Spec& spec) { return real(spec.vocab_size) * real(spec.head_width()); }
@@ -84,7 +93,7 @@ double attention_flops(const StackSpec& s, double positions) {
 Flops encoder_flops(const Spec& spec, std::int64_t l, std::int64_t T, Where where) {
   const StackSpec& s = spec.level(l).encoder;
   const double rows = 1 / unit_tokens(spec, l);  // per token
-  return {2 * rows * (matrix_elements(s) + chunker_elements(spec, l)),
+  return {2 * rows * (matrix_elements(s) + chunker_matrix(spec, l)),
           rows * attention_flops(s, attended(s.span, real(T) * rows, where))};
 }
 
@@ -92,7 +101,7 @@ Flops decoder_flops(const Spec& spec, std::int64_t l, std::int64_t T, Where wher
   const LevelSpec& level = spec.level(l);
   const double groups = 1 / unit_tokens(spec, l);  // per token
   const double rows = groups * real(decoder_rows(level));
-  return {2 * (rows * matrix_elements(level.decoder) + groups * converter_elements(spec, l) +
+  return {2 * (rows * matrix_elements(level.decoder) + groups * converter_matrix(spec, l) +
                groups * real(content_rows(level)) * content_proj_elements(spec, l)),
           rows * attention_flops(level.decoder, attended(level, real(T) * groups, where))};
 }
@@ -298,6 +307,7 @@ Spec matching_vanilla(const Spec& spec) {
     return vanilla;
   }
   vanilla.levels.clear();
+  vanilla.decoder_embedding = false, vanilla.learned_start = true;
   StackSpec& trunk = vanilla.trunk.emplace(spec.level(1).decoder);
   trunk.span = {};
   vanilla.d_embed = trunk.d_model;

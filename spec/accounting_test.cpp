@@ -26,6 +26,15 @@ Spec odd_spec(Span encoder_1, Span encoder_2, Span decoders) {
   EXPECT_TRUE(problems(spec).empty());
   return spec;
 }
+// With biases, norms and a second table.
+Spec exact_spec(Span decoders) {
+  Spec spec = odd_spec({window, 6}, {global, 0}, decoders);
+  spec.decoder_embedding = true, spec.learned_start = false;
+  for (LevelSpec& level : spec.levels) level.converter_bias = true;
+  spec.levels[1].chunker_bias = spec.levels[2].chunker_bias = spec.levels[2].chunker_norm = true;
+  EXPECT_TRUE(problems(spec).empty());
+  return spec;
+}
 Spec windowed_vanilla(std::int64_t size) {
   Spec spec = config("vanilla-8m");
   spec.trunk->span = {window, size};
@@ -36,6 +45,8 @@ std::vector<Spec> odd_specs() {
   for (const Span encoder : {Span{global, 0}, Span{window, 6}, Span{block, 5}})
     for (const Span decoder : {Span{chunk, 0}, Span{stream, 11}}) specs.push_back(odd_spec(encoder, encoder, decoder));
   specs.push_back(odd_spec({window, 6}, {global, 0}, {chunk, 0}));
+  for (const Span decoder : {Span{chunk, 0}, Span{stream, 11}}) specs.push_back(exact_spec(decoder));
+  specs.push_back(config("paper/block-600m"));
   return specs;
 }
 
@@ -83,6 +94,21 @@ TEST(Accounting, ReproducesTheReferenceTable) {
   EXPECT_EQ(fmt::format("{:.1f}", prefill_flops(vanilla, T).matmul / prefill_flops(photon, T).matmul), "12.6");
 }
 
+TEST(Accounting, ThePapersModelsHaveTheReferenceCachesAndNearlyItsTraffic) {
+  for (const char* name : {"vanilla-600m", "block-600m", "photon-600m"})
+    for (const Protocol protocol : {hiergen, recgen}) {
+      const Spec paper = config(std::string("paper/") + name), ours = config(name);
+      EXPECT_EQ(kv_bytes_per_token(paper, protocol, DType::bf16), kv_bytes_per_token(ours, protocol, DType::bf16));
+      EXPECT_EQ(kv_bytes_read(paper, protocol, 2048, DType::bf16).growing,
+                kv_bytes_read(ours, protocol, 2048, DType::bf16).growing);
+    }
+  // R = 2: a chunk costs five positions in a decoder.
+  const Spec paper = config("paper/photon-600m");
+  EXPECT_EQ(kv_bytes_constant(paper, hiergen, DType::bf16), 2 * 5 * 4 * 4 * 1664);
+  EXPECT_EQ(matching_vanilla(paper).n_levels(), 0);
+  EXPECT_TRUE(problems(matching_vanilla(paper)).empty());
+}
+
 TEST(Accounting, TheVanillaModelOfEqualSizeIsTheReferenceOne) {
   EXPECT_EQ(matching_vanilla(config("photon-600m")), config("vanilla-600m"));
   EXPECT_EQ(matching_vanilla(config("vanilla-8m")), config("vanilla-8m"));
@@ -124,6 +150,19 @@ TEST(Accounting, PartsAddUpToTheTotal) {
                                              "level 3 encoder", "start", "level 3 converter", "level 3 decoder",
                                              "level 2 converter", "level 2 decoder", "level 1 converter",
                                              "level 1 content_proj", "level 1 decoder"}));
+  names.clear();
+  for (const auto& [part, n] : count_parameters(config("paper/photon-600m")).parts) {
+    names.push_back(part);
+    if (part.ends_with("converter")) {
+      EXPECT_EQ(n, 5'541'120);
+    }
+    if (part == "level 2 chunker") {
+      EXPECT_EQ(n, 11'083'904);
+    }
+  }
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"level 1 encoder", "level 2 chunker", "level 2 encoder", "level 2 converter",
+                                      "level 2 decoder", "level 1 converter", "decoder_embed", "level 1 decoder"}));
 }
 
 // How often a generation schedule touches a tensor in one top-level group: rows that it multiplies, times it is read.

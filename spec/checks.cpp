@@ -75,6 +75,12 @@ void check_level(const Spec& spec, std::int64_t l, Problems& problems) {
     check(level.encoder, encoder, {global, window, block}, "global, window or block", problems);
   check(level.decoder, decoder, {chunk, stream}, "chunk or stream", problems);
 
+  if (level.chunker == Chunker::concat && problems.good(place, {"chunker"}))
+    for (const auto& [field, is_set] :
+         {std::pair{"chunker_bias", level.chunker_bias}, {"chunker_norm", level.chunker_norm}})
+      if (is_set && problems.good(place, {field}))
+        problems.add(place,
+                     fmt::format("{} needs chunker \"linear\": \"concat\" has no map that it could belong to", field));
   const std::string below = l == 1 ? std::string() : encoder_place(l - 1);
   const char* const below_field = l == 1 ? "d_embed" : "d_model";
   if (level.chunker == Chunker::concat && problems.good(place, {"chunk_size", "chunker"}) &&
@@ -140,11 +146,24 @@ void check(const Spec& spec, Problems& problems) {
   }
 
   if (!problems.good("", {"levels", "trunk"})) return;
+  const std::int64_t L = spec.n_levels();
+  if (L == 0 && spec.decoder_embedding && problems.good("", {"decoder_embedding"}))
+    problems.add("", "decoder_embedding needs a level: a trunk has no decoder");
+  if (!spec.learned_start && problems.good("", {"learned_start"})) {
+    if (L == 0)
+      problems.add("", "learned_start false needs a level: a trunk starts with bos_token_id");
+    else if (!spec.level(L).converter_bias && problems.good(level_place(L), {"converter_bias"}))
+      problems.add(level_place(L),
+                   "learned_start false needs converter_bias here: the converter would make zeros of the first group's "
+                   "condition");
+  }
   const std::string last = spec.trunk ? "trunk" : decoder_place(1);
   if (spec.tie_embeddings && problems.good("", {"d_embed", "tie_embeddings"}) && problems.good(last, {"d_model"}) &&
       spec.d_embed != spec.head_width())
-    problems.add("", fmt::format("tie_embeddings needs d_embed {} to equal the {}'s d_model {}", spec.d_embed, last,
-                                 spec.head_width()));
+    problems.add(
+        "", fmt::format(
+                "tie_embeddings needs d_embed {} to equal the {}'s d_model {}{}", spec.d_embed, last, spec.head_width(),
+                spec.decoder_embedding ? "; the head is tied to embed.weight, also beside a decoder_embedding" : ""));
   if (problems.all_good()) check_parameters(spec, problems);
 }
 

@@ -130,6 +130,11 @@ class Reader {
         into = value->get<bool>();
     }
   }
+  /// Where the key is absent, `into` keeps what that means.
+  void optional_boolean(const char* field, bool& into) {
+    known_.insert(field);
+    if (has(field)) boolean(field, into);
+  }
   /// One of several words; `into` is its value.
   template <class T>
   void word(const char* field, std::initializer_list<std::pair<const char*, T>> words, T& into) {
@@ -224,7 +229,8 @@ void read_level(const json& entry, std::int64_t l, LevelSpec& level, Problems& p
   const std::string place = level_place(l);
   if (!entry.is_object()) {
     problems.add(place, fmt::format("is {}, must be an object", type_name(entry)));
-    for (const char* field : {"chunk_size", "converter_len", "chunker"}) problems.mark_bad(place, field);
+    for (const char* field : {"chunk_size", "converter_len", "chunker", "converter_bias"})
+      problems.mark_bad(place, field);
     problems.mark_stack_bad(encoder_place(l));
     problems.mark_stack_bad(decoder_place(l));
     return;
@@ -233,6 +239,9 @@ void read_level(const json& entry, std::int64_t l, LevelSpec& level, Problems& p
   reader.integer("chunk_size", level.chunk_size);
   reader.integer("converter_len", level.converter_len);
   reader.word<Chunker>("chunker", {{"concat", Chunker::concat}, {"linear", Chunker::linear}}, level.chunker);
+  reader.optional_boolean("converter_bias", level.converter_bias);
+  reader.optional_boolean("chunker_bias", level.chunker_bias);
+  reader.optional_boolean("chunker_norm", level.chunker_norm);
   read_stack(reader, "encoder", encoder_place(l), level.encoder, problems);
   read_stack(reader, "decoder", decoder_place(l), level.decoder, problems);
   reader.refuse_other_keys();
@@ -253,6 +262,8 @@ Spec read_spec(const json& root, Problems& problems) {
   reader.integer("bos_token_id", spec.bos_token_id);
   reader.integer("eos_token_id", spec.eos_token_id);
   reader.boolean("tie_embeddings", spec.tie_embeddings);
+  reader.optional_boolean("decoder_embedding", spec.decoder_embedding);
+  reader.optional_boolean("learned_start", spec.learned_start);
   if (const json* const levels = reader.list("levels")) {
     if (static_cast<std::int64_t>(levels->size()) > max_levels) {
       problems.add_bad("", "levels", fmt::format("{} levels, at most {} are possible", levels->size(), max_levels));
@@ -317,14 +328,20 @@ std::string to_json(const Spec& spec) {
                               {"norm_eps", spec.norm_eps},
                               {"bos_token_id", spec.bos_token_id},
                               {"eos_token_id", spec.eos_token_id},
-                              {"tie_embeddings", spec.tie_embeddings},
-                              {"levels", nlohmann::ordered_json::array()}};
-  for (const LevelSpec& level : spec.levels)
-    root["levels"].push_back({{"chunk_size", level.chunk_size},
-                              {"converter_len", level.converter_len},
-                              {"chunker", level.chunker == Chunker::concat ? "concat" : "linear"},
-                              {"encoder", stack_json(level.encoder)},
-                              {"decoder", stack_json(level.decoder)}});
+                              {"tie_embeddings", spec.tie_embeddings}};
+  if (spec.decoder_embedding) root["decoder_embedding"] = true;
+  if (!spec.learned_start) root["learned_start"] = false;
+  root["levels"] = nlohmann::ordered_json::array();
+  for (const LevelSpec& level : spec.levels) {
+    nlohmann::ordered_json entry{{"chunk_size", level.chunk_size}, {"converter_len", level.converter_len}};
+    if (level.converter_bias) entry["converter_bias"] = true;
+    entry["chunker"] = level.chunker == Chunker::concat ? "concat" : "linear";
+    if (level.chunker_bias) entry["chunker_bias"] = true;
+    if (level.chunker_norm) entry["chunker_norm"] = true;
+    entry["encoder"] = stack_json(level.encoder);
+    entry["decoder"] = stack_json(level.decoder);
+    root["levels"].push_back(std::move(entry));
+  }
   if (spec.trunk) root["trunk"] = stack_json(*spec.trunk);
   return root.dump(2) + "\n";
 }

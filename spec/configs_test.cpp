@@ -36,6 +36,23 @@ TEST(Configs, LargePairsAreOfTheSizeThatTheyAreNamedFor) {
   }
 }
 
+TEST(Configs, ThoseOfThePaperHaveItsParametersToTheDigit) {
+  const auto all = configs();
+  const std::map<std::string, std::int64_t> totals{
+      {"vanilla-600m", 610'915'968}, {"vanilla-900m", 867'114'752}, {"vanilla-1.2b", 1'184'657'280},
+      {"block-600m", 629'770'752},   {"block-900m", 887'878'656},   {"block-1.2b", 1'207'395'840},
+      {"photon-600m", 646'399'104},  {"photon-900m", 907'162'368},  {"photon-1.2b", 1'229'531'520}};
+  for (const auto& [name, total] : totals) EXPECT_EQ(count_parameters(all.at("paper/" + name)).total, total) << name;
+  EXPECT_EQ(all.at("paper/vanilla-600m"), all.at("vanilla-600m"));
+
+  Spec wide = all.at("paper/photon-600m-c2x2");  // the same but for its chunks and what they make of d_embed
+  EXPECT_EQ(wide.d_embed, 832);
+  EXPECT_EQ(wide.group_tokens(), 4);
+  wide.d_embed = 416;
+  for (LevelSpec& level : wide.levels) level.chunk_size = 4;
+  EXPECT_EQ(wide, all.at("paper/photon-600m"));
+}
+
 TEST(Configs, SmallModelsFitALaptop) {
   for (const auto& [name, spec] : configs())
     if (name.ends_with("-8m") || name.ends_with("-8m-paper") || name.ends_with("-tiny")) {

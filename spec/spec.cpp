@@ -16,6 +16,10 @@ std::int64_t Spec::cond_width(std::int64_t l) const {
   return l == n_levels() ? width(l) : level(l + 1).decoder.d_model;
 }
 
+std::int64_t Spec::content_width(std::int64_t l) const {
+  return l == 1 && decoder_embedding ? level(1).decoder.d_model : width(l - 1);
+}
+
 std::int64_t Spec::head_width() const { return trunk ? trunk->d_model : level(1).decoder.d_model; }
 
 std::string to_string(const Span& span) {

@@ -53,6 +53,8 @@ struct LevelSpec {
   std::int64_t converter_len = 0;  // R_l >= 1
   Chunker chunker = Chunker::linear;
   StackSpec encoder, decoder;
+  bool converter_bias = false;                      // U_g = Converter(cond_g) + bias
+  bool chunker_bias = false, chunker_norm = false;  // linear only: A_g = W · RMSNorm(concatenation) + bias
   bool operator==(const LevelSpec&) const = default;
 };
 
@@ -61,6 +63,8 @@ struct Spec {
   double norm_eps = 1e-5;
   std::int64_t bos_token_id = 1, eos_token_id = 2;
   bool tie_embeddings = false;     // lm_head = embed; needs d_embed = width of the last stack
+  bool decoder_embedding = false;  // the content of the level-1 decoder comes from a table of its own, as wide as it is
+  bool learned_start = true;       // false: what the first group is conditioned on is zero, and not in the file
   std::vector<LevelSpec> levels;   // levels[0] is level 1; empty for the vanilla model
   std::optional<StackSpec> trunk;  // the vanilla model's only stack; nullopt where there are levels
   bool operator==(const Spec&) const = default;
@@ -70,9 +74,10 @@ struct Spec {
   bool is_vanilla() const { return trunk && trunk->span.kind == Span::Kind::global; }
   std::int64_t chunk_tokens(std::int64_t l) const;  // C_≤l = C_1·…·C_l tokens in one unit of level l; 1 for l = 0
   std::int64_t group_tokens() const { return chunk_tokens(n_levels()); }  // C_≤L: a top-level group; 1 for L = 0
-  std::int64_t width(std::int64_t l) const;       // D_l: width of a unit of level l; D_0 = d_embed
-  std::int64_t cond_width(std::int64_t l) const;  // width of cond⁽ˡ⁾: D_L at the top, E_{l+1} below it
-  std::int64_t head_width() const;                // input of lm_head: E_1, or the trunk's d_model
+  std::int64_t width(std::int64_t l) const;          // D_l: width of a unit of level l; D_0 = d_embed
+  std::int64_t cond_width(std::int64_t l) const;     // width of cond⁽ˡ⁾: D_L at the top, E_{l+1} below it
+  std::int64_t content_width(std::int64_t l) const;  // of what Decoder_l reads: D_{l-1}, or E_1 with decoder_embedding
+  std::int64_t head_width() const;                   // input of lm_head: E_1, or the trunk's d_model
 };
 
 /// Parses a config.json text strictly: unknown keys, wrong types, duplicates and every inconsistency are problems.

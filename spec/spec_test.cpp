@@ -30,6 +30,15 @@ Spec odd_spec() {
   return spec;
 }
 
+// The same with biases, a norm before a chunker, a second table and no start latent.
+Spec exact_spec() {
+  Spec spec = odd_spec();
+  spec.decoder_embedding = true, spec.learned_start = false;
+  for (LevelSpec& level : spec.levels) level.converter_bias = true;
+  spec.levels[1].chunker_bias = spec.levels[2].chunker_bias = spec.levels[1].chunker_norm = true;
+  return spec;
+}
+
 Spec vanilla_spec() {
   Spec spec;
   spec.vocab_size = 40, spec.d_embed = 8, spec.tie_embeddings = true;
@@ -161,6 +170,68 @@ TEST(Spec, EveryWrongValueIsNamedOnceWithItsPlace) {
       });
 }
 
+TEST(Spec, KeysOfThePapersGeometryAreRefusedWhereTheySayNothing) {
+  expect_problems(
+      exact_spec(),
+      {
+          {R"([])", {}},
+          {R"([{"op":"replace","path":"/levels/0/converter_bias","value":1}])",
+           {"level 1: converter_bias is a number, must be true or false"}},
+          {R"([{"op":"replace","path":"/levels/2/converter_bias","value":null}])",
+           {"level 3: converter_bias is null, must be true or false"}},
+          {R"([{"op":"replace","path":"/decoder_embedding","value":"yes"}])", {"decoder_embedding is a string"}},
+          {R"([{"op":"replace","path":"/learned_start","value":[]}])", {"learned_start is a list"}},
+          {R"([{"op":"add","path":"/levels/0/chunker_bias","value":true},
+               {"op":"add","path":"/levels/0/chunker_norm","value":true}])",
+           {"level 1: chunker_bias needs chunker \"linear\"", "level 1: chunker_norm needs chunker \"linear\""}},
+          {R"([{"op":"replace","path":"/levels/1/chunker","value":"conv"}])", {"level 2: chunker is \"conv\""}},
+          {R"([{"op":"remove","path":"/levels/2/converter_bias"}])",
+           {"level 3: learned_start false needs converter_bias here"}},
+          {R"([{"op":"remove","path":"/levels/1/converter_bias"}])", {}},
+          {R"([{"op":"replace","path":"/tie_embeddings","value":true}])",
+           {"tie_embeddings needs d_embed 6 to equal the level 1 decoder's d_model 10; the head is tied to "
+            "embed.weight"}},
+          // together
+          {R"([{"op":"replace","path":"/tie_embeddings","value":true},{"op":"add","path":"/levels/0/chunker_norm","value":true},
+               {"op":"replace","path":"/levels/1/chunker_bias","value":"no"},
+               {"op":"replace","path":"/levels/2/converter_bias","value":false}])",
+           {"tie_embeddings needs d_embed", "level 1: chunker_norm needs", "level 2: chunker_bias is a string",
+            "level 3: learned_start false needs"}},
+      });
+  Spec vanilla = vanilla_spec();
+  vanilla.decoder_embedding = true, vanilla.learned_start = false;
+  EXPECT_EQ(problems(vanilla), (std::vector<std::string>{"decoder_embedding needs a level: a trunk has no decoder",
+                                                         "learned_start false needs a level: a trunk starts with "
+                                                         "bos_token_id"}));
+}
+
+TEST(Spec, AKeyThatIsAbsentMeansWhatOlderFoldersMean) {
+  for (const Spec& spec : {odd_spec(), vanilla_spec()}) {
+    const std::string text = to_json(spec);
+    for (const char* key : {"converter_bias", "chunker_bias", "chunker_norm", "decoder_embedding", "learned_start"})
+      EXPECT_EQ(text.find(key), std::string::npos) << key;
+  }
+}
+
+TEST(Spec, TensorsOfThePapersGeometry) {
+  std::map<std::string, std::vector<std::int64_t>> shapes, before;
+  for (const TensorSpec& t : tensors(exact_spec())) EXPECT_TRUE(shapes.emplace(t.name, t.shape).second) << t.name;
+  for (const TensorSpec& t : tensors(odd_spec())) before.emplace(t.name, t.shape);
+  using Shape = std::vector<std::int64_t>;
+  const std::map<std::string, Shape> added{
+      {"levels.1.converter.bias", {2 * 10}}, {"levels.2.converter.bias", {4 * 18}},
+      {"levels.3.converter.bias", {24}},     {"levels.2.chunker.bias", {24}},
+      {"levels.3.chunker.bias", {12}},       {"levels.2.chunker.norm.weight", {5 * 18}},
+      {"decoder_embed.weight", {50, 10}}};
+  for (const auto& [name, shape] : added) {
+    ASSERT_TRUE(shapes.contains(name)) << name;
+    EXPECT_EQ(shapes.at(name), shape) << name;
+    shapes.erase(name);
+  }
+  EXPECT_EQ(before.erase("levels.1.content_proj.weight") + before.erase("start.weight"), 2u);
+  EXPECT_EQ(shapes, before);
+}
+
 TEST(Spec, AVanillaModelNeedsATrunkThatFitsItsEmbedding) {
   expect_problems(
       vanilla_spec(),
@@ -235,7 +306,8 @@ TEST(Spec, SpecsBuiltInCodeAreHeldToTheSameRules) {
 }
 
 TEST(Spec, TextRoundTrips) {
-  for (const Spec& spec : {odd_spec(), vanilla_spec()}) EXPECT_EQ(parse_spec(to_json(spec), "text"), spec);
+  for (const Spec& spec : {odd_spec(), exact_spec(), vanilla_spec()})
+    EXPECT_EQ(parse_spec(to_json(spec), "text"), spec);
 }
 
 TEST(Spec, AFolderStandsForItsConfig) {
@@ -326,6 +398,13 @@ TEST(TensorNames, FindTheirStack) {
   EXPECT_EQ(names::stack_of(names::place_of("levels.4.encoder.norm.weight"), spec), nullptr);
   for (const TensorSpec& tensor : tensors(spec))
     EXPECT_EQ(names::is_norm(tensor.name), tensor.shape.size() == 1 && tensor.name != names::start) << tensor.name;
+  for (const TensorSpec& tensor : tensors(exact_spec())) {
+    EXPECT_EQ(names::is_norm(tensor.name) || names::is_bias(tensor.name), tensor.shape.size() == 1) << tensor.name;
+    EXPECT_FALSE(names::is_norm(tensor.name) && names::is_bias(tensor.name)) << tensor.name;
+  }
+  EXPECT_EQ(names::part_of(names::Level(2).chunker_norm), "level 2 chunker");
+  EXPECT_EQ(names::part_of(names::Level(2).chunker_bias), "level 2 chunker");
+  EXPECT_EQ(names::part_of(names::decoder_embed), "decoder_embed");
 }
 
 TEST(Spec, SpansPrintTheirSize) {

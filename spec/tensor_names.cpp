@@ -26,15 +26,18 @@ Block Stack::layer(std::int64_t i) const {
 Stack trunk() { return Stack("trunk"); }
 
 Level::Level(std::int64_t l)
-    : chunker(fmt::format("levels.{}.chunker.weight", l)),
+    : chunker_norm(fmt::format("levels.{}.chunker.norm.weight", l)),
+      chunker(fmt::format("levels.{}.chunker.weight", l)),
+      chunker_bias(fmt::format("levels.{}.chunker.bias", l)),
       converter(fmt::format("levels.{}.converter.weight", l)),
+      converter_bias(fmt::format("levels.{}.converter.bias", l)),
       content_proj(fmt::format("levels.{}.content_proj.weight", l)),
       encoder(fmt::format("levels.{}.encoder", l)),
       decoder(fmt::format("levels.{}.decoder", l)) {}
 
 Place place_of(std::string_view name) {
   Place place;
-  name = name.substr(0, name.rfind('.'));  // without "weight"
+  name = name.substr(0, name.rfind('.'));  // without "weight" or "bias"
   const auto take = [&name](std::string_view word) {
     const bool found = name.starts_with(word) && name.substr(word.size()).starts_with('.');
     if (found) name.remove_prefix(word.size() + 1);
@@ -56,11 +59,13 @@ Place place_of(std::string_view name) {
 
 std::string part_of(std::string_view name) {
   const Place place = place_of(name);
-  const std::string_view part = place.stack.empty() ? place.kind : place.stack;
+  const std::string_view part = place.stack.empty() ? place.kind.substr(0, place.kind.find('.')) : place.stack;
   return place.level > 0 ? fmt::format("level {} {}", place.level, part) : std::string(part);
 }
 
 bool is_norm(std::string_view name) { return place_of(name).kind.ends_with("norm"); }
+
+bool is_bias(std::string_view name) { return name.ends_with(".bias"); }
 
 bool is_residual_output(const Place& place) { return place.kind == "attn.o" || place.kind == "mlp.down"; }
 

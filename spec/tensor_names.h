@@ -9,7 +9,8 @@
 
 namespace photon::names {
 
-inline constexpr const char *embed = "embed.weight", *start = "start.weight", *lm_head = "lm_head.weight";
+inline constexpr const char *embed = "embed.weight", *decoder_embed = "decoder_embed.weight", *start = "start.weight",
+                            *lm_head = "lm_head.weight";
 
 struct Block {
   std::string attn_norm, q, k, v, o, mlp_norm, gate, up, down;
@@ -27,7 +28,7 @@ Stack trunk();
 struct Level {
   explicit Level(std::int64_t l);  // 1…L
 
-  std::string chunker, converter, content_proj;
+  std::string chunker_norm, chunker, chunker_bias, converter, converter_bias, content_proj;
   Stack encoder, decoder;
 };
 
@@ -35,11 +36,13 @@ struct Level {
 struct Place {
   std::int64_t level = 0;  // 1…L; 0: outside the levels
   std::string_view stack;  // "encoder", "decoder" or "trunk"; empty: outside the stacks
-  std::string_view kind;   // what is alike in all places: "attn.q", "attn_norm", "norm", "chunker", "embed"
+  std::string_view kind;   // what is alike in all places: "attn.q", "attn_norm", "norm", "chunker", "embed"; of a
+                           // bias that of its matrix
 };
-Place place_of(std::string_view name);        // borrows the name
-std::string part_of(std::string_view name);   // "level 2 decoder", "level 1 chunker", "trunk", "embed"
-bool is_norm(std::string_view name);          // gains of an RMSNorm
+Place place_of(std::string_view name);       // borrows the name
+std::string part_of(std::string_view name);  // "level 2 decoder", "level 1 chunker", "trunk", "embed"
+bool is_norm(std::string_view name);         // gains of an RMSNorm
+bool is_bias(std::string_view name);
 bool is_residual_output(const Place& place);  // attn.o, mlp.down: what a block adds to the residual stream
 const StackSpec* stack_of(const Place& place, const Spec& s);  // null outside the stacks
 

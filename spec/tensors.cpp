@@ -29,17 +29,21 @@ std::vector<TensorSpec> tensors(const Spec& spec) {
   for (std::int64_t l = 1; l <= L; ++l) {
     const LevelSpec& level = spec.level(l);
     const names::Level name(l);
-    if (level.chunker == Chunker::linear)
-      list.push_back({name.chunker, {spec.width(l), level.chunk_size * spec.width(l - 1)}});
+    const std::int64_t chunk_width = level.chunk_size * spec.width(l - 1);
+    if (level.chunker_norm) list.push_back({name.chunker_norm, {chunk_width}});
+    if (level.chunker == Chunker::linear) list.push_back({name.chunker, {spec.width(l), chunk_width}});
+    if (level.chunker_bias) list.push_back({name.chunker_bias, {spec.width(l)}});
     add_stack(level.encoder, name.encoder, list);
   }
-  if (L > 0) list.push_back({names::start, {spec.width(L)}});
+  if (L > 0 && spec.learned_start) list.push_back({names::start, {spec.width(L)}});
   for (std::int64_t l = L; l >= 1; --l) {
     const LevelSpec& level = spec.level(l);
     const names::Level name(l);
     const std::int64_t E = level.decoder.d_model;
     list.push_back({name.converter, {level.converter_len * E, spec.cond_width(l)}});
-    if (spec.width(l - 1) != E) list.push_back({name.content_proj, {E, spec.width(l - 1)}});
+    if (level.converter_bias) list.push_back({name.converter_bias, {level.converter_len * E}});
+    if (l == 1 && spec.decoder_embedding) list.push_back({names::decoder_embed, {spec.vocab_size, E}});
+    if (const std::int64_t D = spec.content_width(l); D != E) list.push_back({name.content_proj, {E, D}});
     add_stack(level.decoder, name.decoder, list);
   }
   if (spec.trunk) add_stack(*spec.trunk, names::trunk(), list);

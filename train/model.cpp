@@ -31,6 +31,12 @@ Tensor add_weight(torch::nn::Module& model, const std::string& name, std::vector
   return owner->register_parameter(std::string(rest), torch::empty(shape));
 }
 
+// y = x wᵀ, plus the bias if there is one, in x's dtype.
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  const Tensor y = ops::linear(x, weight);
+  return bias.defined() ? y + bias.to(y.scalar_type()) : y;
+}
+
 // x [B, S, D] -> [B, S/period·count, D].
 Tensor select(const Tensor& x, const Slots& wanted) {
   if (wanted.count == wanted.period) return x;
@@ -86,36 +92,40 @@ Tensor Stack::forward(const Tensor& x, torch::ScalarType dtype, const Slots& wan
 
 Level::Level(torch::nn::Module& model, const Spec& whole, int64_t l)
     : spec(whole.level(l)),
+      norm_eps(whole.norm_eps),
       encoder(model, names::Level(l).encoder, spec.encoder, whole.norm_eps),
       decoder(model, names::Level(l).decoder, spec.decoder, whole.norm_eps) {
   const names::Level name(l);
-  const int64_t below = whole.width(l - 1), E = spec.decoder.d_model;
-  if (spec.chunker == Chunker::linear)
-    chunker = add_weight(model, name.chunker, {whole.width(l), spec.chunk_size * below});
+  const int64_t chunk_width = spec.chunk_size * whole.width(l - 1), E = spec.decoder.d_model;
+  if (spec.chunker_norm) chunker_norm = add_weight(model, name.chunker_norm, {chunk_width});
+  if (spec.chunker == Chunker::linear) chunker = add_weight(model, name.chunker, {whole.width(l), chunk_width});
+  if (spec.chunker_bias) chunker_bias = add_weight(model, name.chunker_bias, {whole.width(l)});
   converter = add_weight(model, name.converter, {spec.converter_len * E, whole.cond_width(l)});
-  if (below != E) content_proj = add_weight(model, name.content_proj, {E, below});
+  if (spec.converter_bias) converter_bias = add_weight(model, name.converter_bias, {spec.converter_len * E});
+  if (const int64_t D = whole.content_width(l); D != E) content_proj = add_weight(model, name.content_proj, {E, D});
 }
 
 Tensor Level::encode(const Tensor& below, torch::ScalarType dtype) {
   const int64_t B = below.size(0), C = spec.chunk_size, M = below.size(1) / C;
-  const Tensor chunks = below.reshape({B, M, C * below.size(2)});
-  const Tensor A = chunker.defined() ? ops::linear(chunks.to(dtype), chunker) : chunks;  // A⁽ˡ⁾ [B, M, D_l]
-  return encoder.forward(A, dtype);                                                      // X⁽ˡ⁾ [B, M, D_l]
+  Tensor chunks = below.reshape({B, M, C * below.size(2)});
+  if (chunker_norm.defined()) chunks = ops::rms_norm(chunks, chunker_norm, norm_eps, dtype);
+  const Tensor A = chunker.defined() ? linear(chunks.to(dtype), chunker, chunker_bias) : chunks;  // A⁽ˡ⁾ [B, M, D_l]
+  return encoder.forward(A, dtype);  // X⁽ˡ⁾ [B, M, D_l]
 }
 
-Tensor Level::decode(const Tensor& cond, const Tensor& below, torch::ScalarType dtype) {
+Tensor Level::decode(const Tensor& cond, const Tensor& content, torch::ScalarType dtype) {
   const int64_t B = cond.size(0), M = cond.size(1);
   const int64_t C = spec.chunk_size, R = spec.converter_len, E = spec.decoder.d_model;
-  const Tensor U = ops::linear(cond.to(dtype), converter).view({B, M, R, E});
-  const Tensor projected = content_proj.defined() ? ops::linear(below.to(dtype), content_proj) : below;
-  const Tensor content = projected.reshape({B, M, C, E});
+  const Tensor U = linear(cond.to(dtype), converter, converter_bias).view({B, M, R, E});
+  const Tensor projected = content_proj.defined() ? ops::linear(content.to(dtype), content_proj) : content;
+  const Tensor slots = projected.reshape({B, M, C, E});
   const auto residual_dtype = converter.scalar_type();
   // Prefix position R predicts slot 1, content slot j predicts slot j+1.
   if (spec.decoder.span.kind == Span::Kind::stream) {
-    const Tensor rows = torch::cat({U.to(residual_dtype), content.to(residual_dtype)}, 2);  // [B, M, R+C, E]
+    const Tensor rows = torch::cat({U.to(residual_dtype), slots.to(residual_dtype)}, 2);  // [B, M, R+C, E]
     return decoder.forward(rows.flatten(1, 2), dtype, {R + C, R - 1, C});
   }
-  const Tensor fed = content.narrow(2, 0, C - 1);                                     // slot C is never an input
+  const Tensor fed = slots.narrow(2, 0, C - 1);                                       // slot C is never an input
   const Tensor rows = torch::cat({U.to(residual_dtype), fed.to(residual_dtype)}, 2);  // [B, M, R+C-1, E]
   return decoder.forward(rows.flatten(0, 1), dtype, {R + C - 1, R - 1, C}).view({B, M * C, E});
 }
@@ -125,10 +135,12 @@ Tensor Level::decode(const Tensor& cond, const Tensor& below, torch::ScalarType 
 Photon::Photon(const Spec& spec, const TensorSource& source) : spec_(spec) {
   if (const auto found = problems(spec); !found.empty()) throw SpecError(fmt::format("{}", fmt::join(found, "\n")));
   embed_ = modules::add_weight(*this, names::embed, {spec.vocab_size, spec.d_embed});
+  if (spec.decoder_embedding)
+    decoder_embed_ = modules::add_weight(*this, names::decoder_embed, {spec.vocab_size, spec.content_width(1)});
   for (int64_t l = 1; l <= spec.n_levels(); ++l) levels_.emplace_back(*this, spec, l);
   if (spec.trunk)
     trunk_.emplace(*this, names::trunk(), *spec.trunk, spec.norm_eps);
-  else
+  else if (spec.learned_start)
     start_ = modules::add_weight(*this, names::start, {spec.width(spec.n_levels())});
   if (!spec.tie_embeddings) lm_head_ = modules::add_weight(*this, names::lm_head, {spec.vocab_size, spec.head_width()});
 
@@ -162,36 +174,37 @@ std::vector<Tensor> Photon::encode(const Tensor& tokens) {
   return X;
 }
 
-// X[0..L] -> X̂[0..L-1], X̂[l] [B, M_l, E_{l+1}].
-std::vector<Tensor> Photon::decode(const std::vector<Tensor>& X) {
+// X[L] and content[0..L-1] -> X̂[0..L-1], X̂[l] [B, M_l, E_{l+1}].
+std::vector<Tensor> Photon::decode(const Tensor& top, const std::vector<Tensor>& content) {
   const size_t L = levels_.size();
   std::vector<Tensor> X_hat(L);
-  const Tensor& top = X[L];
-  const Tensor start = start_.to(top.scalar_type()).expand({top.size(0), 1, top.size(2)});
+  const Tensor start = start_.defined() ? start_.to(top.scalar_type()).expand({top.size(0), 1, top.size(2)})
+                                        : torch::zeros({top.size(0), 1, top.size(2)}, top.options());
   Tensor cond = torch::cat({start, top.narrow(1, 0, top.size(1) - 1)}, 1);  // shifted by one, at the top only
   for (size_t l = L; l >= 1; --l) {
-    X_hat[l - 1] = levels_[l - 1].decode(cond, X[l - 1], compute_dtype_);
+    X_hat[l - 1] = levels_[l - 1].decode(cond, content[l - 1], compute_dtype_);
     cond = X_hat[l - 1];
   }
   return X_hat;
 }
 
 // L_rec over the units that lie wholly within the T real tokens.
-Tensor Photon::rec_loss(const std::vector<Tensor>& X, const std::vector<Tensor>& X_hat, int64_t T) const {
+Tensor Photon::rec_loss(const std::vector<Tensor>& content, const std::vector<Tensor>& X_hat, int64_t T,
+                        RecLevels rec_levels) const {
   Tensor total = torch::zeros({}, embed_.options());
-  for (int64_t l = 2; l <= spec_.n_levels(); ++l) {
+  for (int64_t l = rec_levels == RecLevels::all ? 1 : 2; l <= spec_.n_levels(); ++l) {
     const int64_t complete = T / spec_.chunk_tokens(l - 1);
     if (complete == 0) continue;
     const auto dtype = embed_.scalar_type();
     const auto below = static_cast<size_t>(l - 1);
     const Tensor predicted = X_hat[below].narrow(1, 0, complete).to(dtype);
-    const Tensor target = X[below].narrow(1, 0, complete).detach().to(dtype);
+    const Tensor target = content[below].narrow(1, 0, complete).detach().to(dtype);
     total = total + (1.0 - torch::cosine_similarity(predicted, target, 2)).mean();
   }
   return total;
 }
 
-Photon::Hidden Photon::hidden(const Tensor& tokens, bool differentiable_rec_loss) {
+Photon::Hidden Photon::hidden(const Tensor& tokens, RecLevels rec_levels, bool differentiable_rec_loss) {
   TORCH_CHECK(tokens.dim() == 2 && tokens.size(1) >= 1 && tokens.scalar_type() == torch::kInt64, "tokens ",
               tokens.sizes(), " are not [B, T] int64 with T >= 1");
   const int64_t T = tokens.size(1), L = spec_.n_levels();
@@ -202,22 +215,28 @@ Photon::Hidden Photon::hidden(const Tensor& tokens, bool differentiable_rec_loss
     return {trunk_->forward(embedded, compute_dtype_), torch::zeros({}, embed_.options())};
   }
   const int64_t C = spec_.group_tokens(), padding = (C - T % C) % C;
-  const auto X = encode(padding == 0 ? tokens : torch::constant_pad_nd(tokens, {0, padding}));
-  const auto X_hat = decode(X);
+  TORCH_CHECK(rec_levels == RecLevels::above_tokens || can_reconstruct_tokens(spec_),
+              "rec_levels \"all\" wants content ", spec_.head_width(), " wide, it is ", spec_.content_width(1));
+  const Tensor padded = padding == 0 ? tokens : torch::constant_pad_nd(tokens, {0, padding});
+  auto content = encode(padded);  // X[0..L], then what the decoders read
+  const Tensor top = content.back();
+  content.pop_back();
+  if (decoder_embed_.defined()) content[0] = torch::embedding(decoder_embed_, padded);
+  const auto X_hat = decode(top, content);
   const Tensor last = X_hat[0].narrow(1, 0, T);  // before gradients may be switched off
   torch::AutoGradMode gradients(torch::GradMode::is_enabled() && differentiable_rec_loss);
-  return {last, rec_loss(X, X_hat, T)};
+  return {last, rec_loss(content, X_hat, T, rec_levels)};
 }
 
 const Tensor& Photon::head_weight() const { return lm_head_.defined() ? lm_head_ : embed_; }
 
-Photon::Output Photon::forward(const Tensor& tokens) {
-  const Hidden h = hidden(tokens, true);
+Photon::Output Photon::forward(const Tensor& tokens, RecLevels rec_levels) {
+  const Hidden h = hidden(tokens, rec_levels, true);
   return {ops::linear(h.last, head_weight()), h.rec_loss};
 }
 
-Photon::Loss Photon::loss(const Tensor& tokens, double alpha) {
-  const Hidden h = hidden(tokens, alpha != 0.0);
+Photon::Loss Photon::loss(const Tensor& tokens, double alpha, RecLevels rec_levels) {
+  const Hidden h = hidden(tokens, rec_levels, alpha != 0.0);
   const Tensor token = ops::head_loss(h.last.flatten(0, 1), head_weight(), tokens.flatten());
   return {alpha == 0.0 ? token : token + alpha * h.rec_loss, token, h.rec_loss};
 }

@@ -12,6 +12,7 @@
 #include "spec/spec.h"
 #include "spec/tensor_names.h"
 #include "train/ops.h"
+#include "train/recipe.h"
 #include "weights/tensor_source.h"
 
 namespace photon {
@@ -56,11 +57,13 @@ struct Level {
   Level(torch::nn::Module& model, const Spec& spec, int64_t l);
   /// X⁽ˡ⁻¹⁾ [B, M·C, D_{l-1}] -> X⁽ˡ⁾ [B, M, D_l].
   torch::Tensor encode(const torch::Tensor& below, torch::ScalarType dtype);
-  /// cond⁽ˡ⁾ [B, M, W], X⁽ˡ⁻¹⁾ [B, M·C, D_{l-1}] -> X̂⁽ˡ⁻¹⁾ [B, M·C, E_l].
-  torch::Tensor decode(const torch::Tensor& cond, const torch::Tensor& below, torch::ScalarType dtype);
+  /// cond⁽ˡ⁾ [B, M, W], content X⁽ˡ⁻¹⁾ or that of decoder_embed [B, M·C, …] -> X̂⁽ˡ⁻¹⁾ [B, M·C, E_l].
+  torch::Tensor decode(const torch::Tensor& cond, const torch::Tensor& content, torch::ScalarType dtype);
 
   LevelSpec spec;
-  torch::Tensor chunker, converter, content_proj;  // chunker, content_proj: undefined where the spec has none
+  double norm_eps;
+  torch::Tensor chunker_norm, chunker, chunker_bias;      // undefined where the spec has none
+  torch::Tensor converter, converter_bias, content_proj;  // the last two likewise
   Stack encoder, decoder;
 };
 
@@ -76,17 +79,17 @@ class Photon final : public torch::nn::Module {
 
   struct Output {
     torch::Tensor logits;    // [B, T, V]; logits_i predicts token i itself
-    torch::Tensor rec_loss;  // scalar L_rec; 0 for L < 2
+    torch::Tensor rec_loss;  // scalar L_rec; 0 where it sums no level
   };
   /// tokens [B, T] int64, any T >= 1.
-  Output forward(const torch::Tensor& tokens);
+  Output forward(const torch::Tensor& tokens, RecLevels rec_levels = RecLevels::above_tokens);
 
   struct Loss {
     torch::Tensor total;  // token + alpha · rec, differentiable
     torch::Tensor token;  // mean cross entropy of every token given those before it, nats
     torch::Tensor rec;    // L_rec
   };
-  Loss loss(const torch::Tensor& tokens, double alpha = 0.0);
+  Loss loss(const torch::Tensor& tokens, double alpha = 0.0, RecLevels rec_levels = RecLevels::above_tokens);
 
   /// float32, bfloat16 (autocast), or float64 after to(torch::kFloat64) for gradient checks.
   void set_compute_dtype(torch::ScalarType dtype) { compute_dtype_ = dtype; }
@@ -95,21 +98,23 @@ class Photon final : public torch::nn::Module {
   std::vector<std::pair<std::string, torch::Tensor>> weights() const;
 
  private:
-  std::vector<torch::Tensor> encode(const torch::Tensor& tokens);          // X⁽⁰⁾ … X⁽ᴸ⁾
-  std::vector<torch::Tensor> decode(const std::vector<torch::Tensor>& X);  // X̂⁽⁰⁾ … X̂⁽ᴸ⁻¹⁾
-  torch::Tensor rec_loss(const std::vector<torch::Tensor>& X, const std::vector<torch::Tensor>& X_hat, int64_t T) const;
+  std::vector<torch::Tensor> encode(const torch::Tensor& tokens);  // X⁽⁰⁾ … X⁽ᴸ⁾
+  // From X and what the decoders read of it: X̂⁽⁰⁾ … X̂⁽ᴸ⁻¹⁾.
+  std::vector<torch::Tensor> decode(const torch::Tensor& top, const std::vector<torch::Tensor>& content);
+  torch::Tensor rec_loss(const std::vector<torch::Tensor>& content, const std::vector<torch::Tensor>& X_hat, int64_t T,
+                         RecLevels rec_levels) const;
   struct Hidden {
     torch::Tensor last;      // X̂⁽⁰⁾ or the trunk's output, [B, T, E_1]
     torch::Tensor rec_loss;  // scalar
   };
-  Hidden hidden(const torch::Tensor& tokens, bool differentiable_rec_loss);
+  Hidden hidden(const torch::Tensor& tokens, RecLevels rec_levels, bool differentiable_rec_loss);
   const torch::Tensor& head_weight() const;  // [V, E_1]
 
   Spec spec_;
   torch::ScalarType compute_dtype_ = torch::kFloat32;
-  torch::Tensor embed_, start_, lm_head_;  // start_: levels only; lm_head_: undefined where tied
-  std::vector<modules::Level> levels_;     // levels_[0] is level 1
-  std::optional<modules::Stack> trunk_;    // vanilla only
+  torch::Tensor embed_, decoder_embed_, start_, lm_head_;  // undefined where the spec has none
+  std::vector<modules::Level> levels_;                     // levels_[0] is level 1
+  std::optional<modules::Stack> trunk_;                    // vanilla only
 };
 
 }  // namespace photon

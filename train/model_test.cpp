@@ -65,11 +65,13 @@ TEST_P(EverySpec, LossHasNoGradientFromItsOwnOrLaterTokens) {
   for (const bool fused : {true, false}) {
     ops::set_fused(fused);
     const Tensor logits = untied.forward(tokens).logits[0];
-    const Tensor embedding = untied.named_parameters()["embed.weight"];
+    std::vector<Tensor> tables{untied.named_parameters()["embed.weight"]};
+    if (spec.decoder_embedding) tables.push_back(untied.named_parameters()["decoder_embed.weight"]);
     for (int64_t i = 0; i < T; i += i < 8 ? 1 : 5) {
       const Tensor loss = ops::cross_entropy(logits.narrow(0, i, 1), tokens[0].narrow(0, i, 1));
-      const Tensor by_token = torch::autograd::grad({loss}, {embedding}, {}, /*retain_graph=*/true, {}, true)[0];
-      const Tensor moved = by_token.defined() ? by_token.index_select(0, tokens[0]).abs().amax(1) : torch::zeros(T);
+      Tensor moved = torch::zeros(T);
+      for (const Tensor& by_token : torch::autograd::grad({loss}, tables, {}, /*retain_graph=*/true, {}, true))
+        if (by_token.defined()) moved = moved + by_token.index_select(0, tokens[0]).abs().amax(1);
       EXPECT_EQ(moved.narrow(0, i, T - i).count_nonzero().item<int64_t>(), 0) << "loss " << i;
       if (i > 0) {
         EXPECT_NE(moved[i - 1].item<float>(), 0.0f) << "loss " << i;
@@ -197,6 +199,36 @@ TEST(RecLoss, CountsCompleteUnitsOnly) {
   EXPECT_NEAR(model.forward(tokens).rec_loss.item<double>(),
               model.forward(tokens.narrow(1, 0, 20)).rec_loss.item<double>(), 1e-5);
   EXPECT_EQ(model.forward(tokens.narrow(1, 0, 3)).rec_loss.item<double>(), 0.0);
+}
+
+// Both with a second table and with one that is as wide as the decoder.
+TEST(RecLoss, OfAllLevelsComparesTokensWithTheRowsOfTheContentTable) {
+  for (const bool second_table : {false, true}) {
+    Spec spec = two_levels();
+    spec.decoder_embedding = second_table;
+    if (second_table) spec.d_embed = 10;
+    Photon model(spec, {.seed = 2, .shake = true});
+    const Tensor tokens = torch::arange(2, 21).unsqueeze(0);  // 19: three tokens of the last group are real
+    const Tensor table = model.named_parameters()[second_table ? "decoder_embed.weight" : "embed.weight"];
+    const Tensor plain = model.loss(tokens, 1.0).rec, all = model.loss(tokens, 1.0, RecLevels::all).rec;
+    const Tensor level_1 = all - plain;
+    EXPECT_GT(level_1.item<double>(), 0.05);
+    // The head's weight as a window on X̂⁽⁰⁾: logits = lm_head · X̂⁽⁰⁾ has a unique solution.
+    const Tensor head = model.named_parameters()["lm_head.weight"].to(torch::kFloat64);
+    const Tensor logits = model.forward(tokens).logits[0].to(torch::kFloat64);
+    const Tensor x = std::get<0>(torch::linalg_lstsq(head, logits.t())).t();
+    const Tensor rows = table.index_select(0, tokens[0]).to(torch::kFloat64);
+    const double want = (1.0 - torch::cosine_similarity(x, rows, 1)).mean().item<double>();
+    EXPECT_NEAR(level_1.item<double>(), want, 1e-4);
+    // The last token is content of nothing: only the target would reach it.
+    const Tensor by_token = torch::autograd::grad({all}, {table})[0].index_select(0, tokens[0]).abs().amax(1);
+    EXPECT_EQ(by_token[18].item<float>(), 0.0f);
+    EXPECT_GT(by_token[17].item<float>(), 0.0f);
+  }
+  Spec narrow = two_levels();
+  narrow.d_embed = 10;
+  Photon model(narrow, {.seed = 2});
+  EXPECT_THROW(model.loss(random_ids(1, 20, 97, 3), 1.0, RecLevels::all), c10::Error);
 }
 
 TEST(HeadLoss, EqualsCrossEntropyOfAllLogitsAtOnce) {

@@ -75,6 +75,7 @@ void each_key(AnyRecipe& r, Visit&& visit) {
   visit(Key{.name = "schedule.decay_fraction", .meaning = "wsd: share of all steps that decays", .max = 1},
         r.schedule.decay_fraction);
   visit(Key{.name = "loss.alpha", .meaning = "weight of the reconstruction loss"}, r.loss.alpha);
+  visit(Key{.name = "loss.rec_levels", .meaning = "levels that the reconstruction loss sums"}, r.loss.rec_levels);
   visit(Key{.name = "compute.precision", .meaning = "of the forward and backward pass (weights stay f32)"},
         r.compute.precision);
   visit(Key{.name = "compute.device", .meaning = "where to train"}, r.compute.device);
@@ -86,6 +87,7 @@ constexpr auto choices() {
   if constexpr (std::is_same_v<Enum, ScheduleKind>) return std::array{"cosine", "wsd"};
   if constexpr (std::is_same_v<Enum, DType>) return std::array{"f32", "bf16"};  // those of arithmetic
   if constexpr (std::is_same_v<Enum, Device>) return std::array{"cpu", "cuda"};
+  if constexpr (std::is_same_v<Enum, RecLevels>) return std::array{"above_tokens", "all"};
 }
 
 // Reads values out of the parsed TOML and collects every problem with its place.
@@ -209,6 +211,11 @@ class Reader {
     else if (kind == ScheduleKind::wsd && warmup_steps + decay_steps(r) > r.run.steps)
       problem(origin_, fmt::format("schedule: {} warm-up steps and {} steps of decay overlap in {}", warmup_steps,
                                    decay_steps(r), r.run.steps));
+    if (const Spec& m = r.model; r.loss.rec_levels == RecLevels::all && m.n_levels() > 0 && !can_reconstruct_tokens(m))
+      problem(origin_,
+              fmt::format("loss.rec_levels \"all\" compares the level 1 decoder's outputs, {} wide, with rows of "
+                          "embed.weight, {} wide; use \"above_tokens\", or a model with decoder_embedding",
+                          m.head_width(), m.content_width(1)));
     if (r.run.sample_every > 0 && r.data.tokenizer.empty()) problem(origin_, "run.sample_every needs data.tokenizer");
     if (!problems_.empty()) throw InputError(fmt::format("{}", fmt::join(problems_, "\n")));
   }

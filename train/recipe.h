@@ -24,6 +24,9 @@ struct ValidSource {  // one held-out shard
 };
 enum class ScheduleKind { cosine, wsd };
 enum class Device { cpu, cuda };
+/// Which levels' reconstructions L_rec sums: those whose outputs generation feeds on (l = 2 … L), or level 1 as well,
+/// where X̂⁽⁰⁾ is compared with the rows of the table that gives the decoder its content.
+enum class RecLevels { above_tokens, all };
 
 struct DataRecipe {
   std::vector<TrainSource> train;
@@ -51,6 +54,7 @@ struct ScheduleRecipe {
 };
 struct LossRecipe {
   double alpha = 0.0;  // weight of the reconstruction term, docs/architecture.md §2
+  RecLevels rec_levels = RecLevels::above_tokens;
 };
 struct ComputeRecipe {
   DType precision = DType::bf16;  // or f32
@@ -76,6 +80,9 @@ struct Recipe {
 /// @throws InputError listing ALL unknown keys, wrong types, missing keys and impossible values with their places.
 Recipe parse_recipe(std::string_view toml, const std::string& origin, const std::vector<std::string>& overrides = {});
 Recipe load_recipe(const std::filesystem::path& path, const std::vector<std::string>& overrides = {});
+
+/// Whether the level-1 decoder's outputs are as wide as the rows of its content table: RecLevels::all compares the two.
+inline bool can_reconstruct_tokens(const Spec& spec) { return spec.head_width() == spec.content_width(1); }
 
 /// The resolved recipe as TOML: every key, the model inline; parse_recipe(to_toml(r)) says the same.
 std::string to_toml(const Recipe& recipe);

@@ -71,6 +71,7 @@ TEST(Recipe, EveryKeySurvivesWritingAndReading) {
   recipe.optimizer.lr = 0.1 + 0.2;
   recipe.schedule.kind = ScheduleKind::wsd;
   recipe.loss.alpha = 1.0 / 3.0;
+  recipe.loss.rec_levels = RecLevels::all;
   const Recipe again = parse_recipe(to_toml(recipe), "again.toml");
   EXPECT_EQ(to_toml(again), to_toml(recipe));
   EXPECT_EQ(again.model, recipe.model);
@@ -80,6 +81,7 @@ TEST(Recipe, EveryKeySurvivesWritingAndReading) {
   EXPECT_EQ(again.run.out, recipe.run.out);
   EXPECT_EQ(again.run.sample_prompt, recipe.run.sample_prompt);
   EXPECT_EQ(again.optimizer.lr, recipe.optimizer.lr);
+  EXPECT_EQ(again.loss.rec_levels, RecLevels::all);
   EXPECT_TRUE(differences(again, recipe).empty());
 }
 
@@ -151,6 +153,28 @@ TEST(Recipe, ImpossibleSchedulesAreRefused) {
   expect_parts(message_of(minimal, {"run.steps=100", "schedule.kind=wsd", "schedule.warmup_steps=60",
                                     "schedule.decay_fraction=0.5"}),
                {"overlap"});
+}
+
+TEST(Recipe, LevelsWhoseWidthsForbidAComparisonAreRefused) {
+  const TemporaryFolder folder;
+  Recipe recipe = tiny_recipe(folder);
+  LevelSpec level;
+  level.chunk_size = 2, level.converter_len = 1;
+  level.encoder = level.decoder = {8, 1, 1, 1, 8, 8, 1e4, {}};
+  level.decoder.span.kind = Span::Kind::chunk;
+  recipe.model.trunk.reset();
+  recipe.model.levels = {level};
+  recipe.loss.rec_levels = RecLevels::all;
+  recipe.model.d_embed = 6;
+  expect_parts(message_of(to_toml(recipe)), {"loss.rec_levels \"all\" compares the level 1 decoder's outputs, 8 wide, "
+                                             "with rows of embed.weight, 6 wide"});
+  recipe.model.decoder_embedding = true;
+  EXPECT_NO_THROW(parse_recipe(to_toml(recipe), "r.toml"));
+  recipe.model.decoder_embedding = false, recipe.model.d_embed = 8;
+  EXPECT_NO_THROW(parse_recipe(to_toml(recipe), "r.toml"));
+  recipe.loss.rec_levels = RecLevels::above_tokens;
+  expect_parts(message_of(to_toml(recipe), {"loss.rec_levels=some"}),
+               {"loss.rec_levels is 'some', wanted above_tokens or all"});
 }
 
 TEST(Recipe, DifferencesNameTheKeysAndIgnorePaths) {

@@ -147,7 +147,7 @@ bool Trainer::train_step() {
       return false;
     }
     const torch::Tensor tokens = mixture_->next(recipe_.batch.sequences).to(device_);  // [B, T]
-    const auto loss = model_->loss(tokens, recipe_.loss.alpha);
+    const auto loss = model_->loss(tokens, recipe_.loss.alpha, recipe_.loss.rec_levels);
     const double token_loss = loss.token.item<double>(), total = loss.total.item<double>();
     if (!std::isfinite(total))
       throw Error(

@@ -234,6 +234,9 @@ TEST_F(Gguf, ModelsThatTheArchitectureCannotHoldAreRefused) {
   decoder.span = {Span::Kind::chunk};
   block.levels.push_back({2, 1, Chunker::concat, encoder, decoder});
   EXPECT_NE(refusal_of(block).find("a model with 1 level has no GGUF form"), std::string::npos);
+  block.decoder_embedding = block.levels[0].converter_bias = true;
+  EXPECT_NE(refusal_of(block).find("1 level (decoder_embedding, level 1 converter_bias) has no GGUF form"),
+            std::string::npos);
 }
 
 TEST_F(Gguf, WhatTheWriterCannotHoldIsRefusedAndNothingIsWritten) {

@@ -14,6 +14,22 @@ enum FileType : std::uint32_t { all_f32 = 0, mostly_bf16 = 32 };  // general.fil
 
 std::uint32_t size(std::int64_t value) { return static_cast<std::uint32_t>(value); }  // specs are far below 2^32
 
+// What a model with levels has beside its stacks, by the keys that ask for it: " (decoder_embedding, …)".
+std::string own_parts(const Spec& spec) {
+  std::string list;
+  const auto add = [&](bool has, const std::string& key) {
+    if (has) list += (list.empty() ? " (" : ", ") + key;
+  };
+  add(spec.decoder_embedding, "decoder_embedding");
+  for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
+    const LevelSpec& level = spec.level(l);
+    add(level.converter_bias, fmt::format("level {} converter_bias", l));
+    add(level.chunker_bias, fmt::format("level {} chunker_bias", l));
+    add(level.chunker_norm, fmt::format("level {} chunker_norm", l));
+  }
+  return list.empty() ? list : list + ")";
+}
+
 }  // namespace
 
 std::vector<std::int64_t> interleaved_rows(std::int64_t n_heads, std::int64_t head_dim) {
@@ -28,8 +44,8 @@ LlamaGguf llama_gguf(const Spec& spec, const TensorSource& source, const std::st
                      std::int64_t context_length) {
   const auto refuse = [&](const std::string& why) { throw InputError(fmt::format("{}: {}", source.name(), why)); };
   if (!spec.trunk)
-    refuse(fmt::format("a model with {} level{} has no GGUF form; only vanilla models (no levels) can be exported",
-                       spec.n_levels(), spec.n_levels() == 1 ? "" : "s"));
+    refuse(fmt::format("a model with {} level{}{} has no GGUF form; only vanilla models (no levels) can be exported",
+                       spec.n_levels(), spec.n_levels() == 1 ? "" : "s", own_parts(spec)));
   const StackSpec& trunk = *spec.trunk;
   if (trunk.span.kind != Span::Kind::global)
     refuse(fmt::format("span {} has no place in GGUF's llama architecture; only a global trunk can be exported",

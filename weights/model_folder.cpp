@@ -125,6 +125,17 @@ class Disagreements {
   // Why a tensor may be there that does not belong.
   std::string excuse(const std::string& name) const {
     if (spec_.tie_embeddings && name.starts_with(names::lm_head)) return " (tie_embeddings is true)";
+    if (spec_.decoder_embedding && name.starts_with(names::Level(1).content_proj))
+      return " (decoder_embedding is true)";
+    if (!spec_.learned_start && name.starts_with(names::start)) return " (learned_start is false)";
+    if (name.starts_with(names::decoder_embed)) return " (decoder_embedding is not set)";
+    for (std::int64_t l = 1; l <= spec_.n_levels(); ++l) {
+      const names::Level of(l);
+      for (const auto& [tensor, key] : {std::pair{&of.converter_bias, "converter_bias"},
+                                        {&of.chunker_bias, "chunker_bias"},
+                                        {&of.chunker_norm, "chunker_norm"}})
+        if (name == *tensor) return fmt::format(" (level {}: {} is not set)", l, key);
+    }
     if (!quantized_ && name.ends_with(".weight_scale"))
       return fmt::format(" (the metadata has no {})", weight_type_key);
     return "";

@@ -249,6 +249,42 @@ TEST_F(ModelFolders, MissingExtraAndForeignTensorsAreListedTogether) {
   EXPECT_LT(refusal().size(), 10'000u);
 }
 
+TEST_F(ModelFolders, TensorsOfKeysThatAreNotSetAreNamedByKeyAndLevel) {
+  Spec spec = photon_spec();
+  spec.decoder_embedding = true, spec.learned_start = false;
+  for (LevelSpec& level : spec.levels) level.converter_bias = true;
+  spec.levels[1].chunker = Chunker::linear;
+  spec.levels[1].chunker_bias = spec.levels[1].chunker_norm = true;
+  init_model_folder(spec, folder, {});
+  EXPECT_EQ(refusal(), "opened");
+  const std::string complete = read_text(folder / "config.json");
+  write("config.json", to_json([&] {
+          Spec plain = spec;
+          plain.levels[0].converter_bias = plain.levels[1].chunker_bias = plain.levels[1].chunker_norm = false;
+          plain.decoder_embedding = false;
+          return plain;
+        }()));
+  expect_refused("is no tensor of config.json's model (level 1: converter_bias is not set)");
+  expect_refused("'levels.2.chunker.bias' [10] is no tensor of config.json's model (level 2: chunker_bias is not set)");
+  expect_refused(
+      "'levels.2.chunker.norm.weight' [30] is no tensor of config.json's model (level 2: chunker_norm is not");
+  expect_refused("is no tensor of config.json's model (decoder_embedding is not set)");
+  write("config.json", complete);
+  const std::vector<std::byte> zeros(1000);
+  rewrite([&](std::vector<TensorToWrite>& tensors) {
+    std::erase_if(tensors, [](const TensorToWrite& t) {
+      return t.name == "levels.1.converter.bias" || t.name == "decoder_embed.weight";
+    });
+    tensors.push_back({"start.weight", StoredType::f32, {10}, std::span(zeros).first(40)});
+    tensors.push_back({"levels.1.content_proj.weight", StoredType::f32, {8, 5}, std::span(zeros).first(160)});
+  });
+  expect_refused("'levels.1.converter.bias' [16] is missing");
+  expect_refused("'decoder_embed.weight' [30, 8] is missing");
+  expect_refused("'start.weight' [10] is no tensor of config.json's model (learned_start is false)");
+  expect_refused(
+      "'levels.1.content_proj.weight' [8, 5] is no tensor of config.json's model (decoder_embedding is true)");
+}
+
 TEST_F(ModelFolders, ATiedHeadIsNoTensorOfItsOwn) {
   Spec spec = vanilla_spec();
   init_model_folder(spec, folder, {});

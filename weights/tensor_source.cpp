@@ -85,7 +85,7 @@ std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, co
   std::vector<float> values(static_cast<std::size_t>(elements), norm ? 1.0f : 0.0f);
 
   const std::uint64_t stream = fnv1a(tensor.name);
-  if (!norm) {
+  if (!norm && !names::is_bias(tensor.name)) {
     const names::Place place = names::place_of(tensor.name);
     double std = 0.02;
     if (options.scale_residual && names::is_residual_output(place))
