@@ -63,6 +63,7 @@ std::optional<MatrixView> FolderSource::stored(const TensorSpec& tensor) const {
     view = folder_.matrix(tensor.name);
   } else {
     const TensorView& vector = folder_.weights.at(tensor.name);
+    if (vector.shape.size() != 1) refuse(*this, tensor, "is no vector there");
     view = {.dtype = *matrix_dtype(vector.dtype), .rows = 1, .cols = vector.elements(), .values = vector.bytes};
   }
   if (view.rows != row_count(tensor) || view.cols != column_count(tensor))

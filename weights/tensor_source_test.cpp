@@ -65,7 +65,7 @@ TEST_F(Sources, AFolderGivesBackWhatIsInItHoweverItIsStored) {
       const float tolerance = held == DType::f32    ? 0
                               : held == DType::bf16 ? 0x1p-8f
                               : held == DType::int8 ? 0.005f
-                                                    : 0.08f;
+                                                    : 0.1f;
       ASSERT_EQ(values.size(), wanted.size());
       for (std::size_t i = 0; i < values.size(); ++i)
         ASSERT_NEAR(values[i], wanted[i], tolerance * largest) << tensor.name << " " << i;
