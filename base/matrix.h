@@ -24,6 +24,10 @@ struct MatView {  // row-major [rows, cols]; borrows, never owns; passed by valu
     assert(0 <= first && 0 <= n && first + n <= rows);
     return {data + first * stride, n, cols, stride};
   }
+  MatView columns(std::int64_t first, std::int64_t n) const {  // [first, first + n)
+    assert(0 <= first && 0 <= n && first + n <= cols);
+    return {data + first, rows, n, stride};
+  }
   operator MatView<const T>() const
     requires(!std::is_const_v<T>)
   {

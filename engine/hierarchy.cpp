@@ -24,6 +24,8 @@ void Hierarchy::encode(std::span<const Given> batch) {
     sequences_.push_back(g.sequence);
     wanted_.push_back(first_condition(*g.sequence, g.first_wanted));
   }
+  for (const Given& g : batch)
+    if (g.sequence->text) g.sequence->text->append(g.tokens);
   if (model_.trunk)
     encode_trunk(batch, wanted_);
   else
@@ -70,7 +72,9 @@ void Hierarchy::encode_trunk(std::span<const Given> batch, std::span<const std::
     const auto add = [&](std::span<const std::int32_t> tokens) {
       ops_.embed(tokens, t.units.view().slice(std::ssize(t.rows), std::ssize(tokens)));
       for (std::int64_t i = 0; i < std::ssize(tokens); ++i, ++unit) {
-        t.rows.push_back({.cache = &s.encoders.front(), .position = unit + 1, .output = unit >= wanted[b]});
+        const Past past{.text = s.text ? &*s.text : nullptr, .n_tokens = unit + 1, .predicted = unit + 1};
+        t.rows.push_back(
+            {.cache = &s.encoders.front(), .position = unit + 1, .output = unit >= wanted[b], .past = past});
         t.owners.push_back(&s);
       }
     };
@@ -87,7 +91,7 @@ void Hierarchy::encode_level(std::int64_t l, std::span<Sequence* const> batch, s
   t.rows.clear(), t.owners.clear(), t.sources.clear();
   for (std::int64_t b = 0; b < std::ssize(batch); ++b)
     for (std::int64_t g = batch[b]->units_of(l).end(); (g + 1) * C <= batch[b]->units_of(l - 1).end(); ++g) {
-      const bool output = l < L() || wanted.empty() || g >= wanted[b];
+      const bool output = l < L() || wanted.empty() || g >= wanted[b] || batch[b]->remembered_units;
       t.rows.push_back({.cache = &batch[b]->encoder(l), .position = g, .output = output});
       t.owners.push_back(batch[b]);
       t.sources.push_back(batch[b]->units_of(l - 1).at(g * C, C).data());
@@ -103,7 +107,25 @@ void Hierarchy::encode_level(std::int64_t l, std::span<Sequence* const> batch, s
     ops_.product(t.chunks, *w.chunker, x);
     ops_.add_bias(x, w.chunker_bias);
   }
-  append_units(l, forward(w.encoder, t.rows, ops_, stack_, x));
+  const MatView<const float> units = forward(w.encoder, t.rows, ops_, stack_, x);
+  if (l == L()) remember_units(units);
+  append_units(l, units);
+}
+
+// Top-level units of scratch(L).rows, all of them with output, as the memory keeps them.
+void Hierarchy::remember_units(MatView<const float> x) {
+  LevelScratch& t = scratch(L());
+  for (const MemoryWeights& memory : model_.token_stack().memory) {
+    if (memory.spec.kind != MemorySpec::Kind::units) continue;
+    const GroupLayout layout(model_.spec.level(1));
+    const std::int64_t rows = model_.spec.group_tokens() / layout.C * layout.period();  // of a group in the layout
+    remembered_.clear();
+    for (std::size_t i = 0; i < t.rows.size(); ++i)
+      remembered_.push_back({.cache = &*t.owners[i]->remembered_units,
+                             .unit = t.rows[i].position,
+                             .position = (t.rows[i].position + 1) * rows - 1});
+    ops_.remember(memory, model_.token_stack().spec, x, remembered_);
+  }
 }
 
 // The units of scratch(l).rows go to their owners: x holds those with output.
@@ -186,11 +208,22 @@ MatView<const float> Hierarchy::decode(std::int64_t l, std::span<const LayoutRow
         continue;
       }
       r.output = row >= b.wanted && R - 1 <= slot && slot < R + C - 1;
+      r.past = past_of(l, *b.sequence, g * C, g * C + std::max<std::int64_t>(0, slot - R + 1));
       t.decoder_rows.push_back(r);
     }
     decoder.fed = b.end;
   }
   return run_decoder(l, t.decoder_rows);
+}
+
+Past Hierarchy::past_of(std::int64_t l, Sequence& sequence, std::int64_t first_unit, std::int64_t predicted) const {
+  if (l != 1 || (!sequence.text && !sequence.remembered_units)) return {};
+  const std::int64_t group_tokens = model_.spec.group_tokens(), group = first_unit / group_tokens;
+  return {.text = sequence.text ? &*sequence.text : nullptr,
+          .units = sequence.remembered_units ? &*sequence.remembered_units : nullptr,
+          .n_tokens = group * group_tokens,
+          .n_units = group,
+          .predicted = predicted};
 }
 
 MatView<const float> Hierarchy::convert(std::int64_t l, MatView<const float> conds) {
@@ -220,7 +253,7 @@ MatView<const float> Hierarchy::run_decoder(std::int64_t l, std::span<const Deco
   t.rows.clear(), t.sources.clear();
   for (std::int64_t c = 0; const DecoderRow& r : rows) {
     t.sources.push_back(r.content != nullptr ? contents.row(c++).data() : r.prefix);
-    t.rows.push_back({.cache = r.cache, .position = r.position, .output = r.output});
+    t.rows.push_back({.cache = r.cache, .position = r.position, .output = r.output, .past = r.past});
   }
   t.x.resize(std::ssize(rows), E);
   ops_.gather(t.sources, t.x);

@@ -64,9 +64,12 @@ class Hierarchy {
     const float* prefix = nullptr;   // [E]
     const float* content = nullptr;  // [D_{l-1}], or what decoder_embedding gives [E_1]
     bool output = false;
+    Past past{};
   };
   /// Decoder_l over rows; the outputs [m, E] of the marked ones.
   MatView<const float> run_decoder(std::int64_t l, std::span<const DecoderRow> rows);
+  /// What a row of Decoder_l may ask: of the group of level l with its first unit here, predicting a unit of level l-1.
+  Past past_of(std::int64_t l, Sequence& sequence, std::int64_t first_unit, std::int64_t predicted) const;
   /// A `stream` decoder of level l takes its rows of the past into its cache, so that group unit / C can begin next.
   void catch_up(std::int64_t l, Sequence& sequence, std::int64_t unit);
 
@@ -106,6 +109,7 @@ class Hierarchy {
   void encode_tokens(std::span<const Given> batch);
   void keep_for_decoder(const Given& given);
   void append_units(std::int64_t l, MatView<const float> x);
+  void remember_units(MatView<const float> x);
   MatView<const float> conditions(std::span<const Units> units);
   MatView<const float> decode(std::int64_t l, std::span<const LayoutRows> batch);
   std::int64_t first_condition(Sequence& sequence, std::int64_t from) const;
@@ -118,6 +122,7 @@ class Hierarchy {
   std::vector<LevelScratch> levels_;
   std::vector<Sequence*> sequences_;
   std::vector<std::int64_t> wanted_;
+  std::vector<Ops::RememberedUnit> remembered_;
   Matrix<float> logits_;  // [n, V]
 };
 

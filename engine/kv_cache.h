@@ -124,6 +124,9 @@ class KvCache {
   /// Counts one row's reads and writes over all layers; `layers_attended` is fewer where the last one is cut short.
   void count(std::int64_t position, std::int64_t layers_attended);
 
+  /// Counts the reading of so many positions of a layer.
+  void count_read(std::int64_t positions) { traffic_.bytes_read += positions * layer_bytes_; }
+
   /// Bytes that going on from position `next` to `end` will allocate, with the page that must be copied first because
   /// it is shared.
   std::int64_t bytes_to_come(std::int64_t next, std::int64_t end) const;

@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 #include <map>
 #include <utility>
 
 #include "base/error.h"
 #include "kernels/kernels.h"
+#include "kernels/matmul.h"
 #include "spec/tensor_names.h"
 #include "weights/tensor_source.h"
 
@@ -15,6 +18,18 @@ namespace photon {
 namespace {
 
 constexpr auto panel = static_cast<std::size_t>(panel_outputs);
+
+// What a matrix of `dtype` would hold.
+void round_as(DType dtype, std::span<float> row) {
+  if (dtype == DType::bf16) {
+    for (float& x : row) x = to_float(to_bf16(x));
+  } else if (is_quantized(dtype)) {
+    std::vector<std::byte> values(static_cast<std::size_t>(quantized_row_bytes(dtype, std::ssize(row))));
+    std::vector<bf16> scales(static_cast<std::size_t>(quant_groups(std::ssize(row))));
+    quantize_row(dtype, row, values, scales);
+    dequantize_row(dtype, {.values = values.data(), .scales = scales.data()}, row);
+  }
+}
 
 class Loader {
  public:
@@ -77,6 +92,24 @@ class Loader {
             .content_proj = optional_matrix(name.content_proj),
             .decoder = stack(name.decoder, spec.decoder)};
   }
+  /// Embeddings first: the tables of text are made of them.
+  std::vector<MemoryWeights> memories() {
+    std::vector<MemoryWeights> list;
+    for (const MemorySpec& spec : model_.spec.token_stack().memory) {
+      const names::Memory name(model_.spec, spec.kind);
+      MemoryWeights memory{.spec = spec, .offset = vector(name.offset), .rates = optional_vector(name.recency)};
+      for (float& rate : memory.rates) rate = std::log1p(std::exp(rate));  // softplus
+      if (spec.kind == MemorySpec::Kind::units) {
+        memory.norm = vector(name.norm);
+        memory.kv = stacked({name.k, name.v});
+      } else {
+        memory.value_type = model_.dtype == DType::f32 ? DType::f32 : DType::bf16;
+        fill_tables(name, memory);
+      }
+      list.push_back(std::move(memory));
+    }
+    return list;
+  }
   /// An embedding where it is stored, or a copy of what the source makes.
   MatrixView embedding(const std::string& name) {
     const TensorSpec& tensor = tensors_.at(name);
@@ -107,12 +140,81 @@ class Loader {
     return {row_count(tensor), column_count(tensor), source_.rows(tensor), stored};
   }
 
-  // rows: of which part, and which of its rows; no part: zeros.
+  // A matrix as the model holds it, in float32 for what is computed at load.
+  PackedWeight held(const std::string& name, Arena& arena) const {
+    const TensorSpec& tensor = tensors_.at(name);
+    const ReadRow read = source_.rows(tensor);
+    const bool rounded = source_.stored(tensor) && source_.stored(tensor)->dtype == model_.dtype;
+    const Part as_held{row_count(tensor), column_count(tensor),
+                       [&, rounded](std::int64_t r, std::span<float> out) {
+                         read(r, out);
+                         if (!rounded) round_as(model_.dtype, out);
+                       },
+                       std::nullopt};
+    std::vector<std::pair<const Part*, std::int64_t>> rows;
+    for (std::int64_t r = 0; r < as_held.rows; ++r) rows.emplace_back(&as_held, r);
+    return pack(rows, as_held.cols, DType::f32, arena);
+  }
+
+  // Keys and values of every token: T_o = W_k^o RMSNorm(E), T_v = W_v RMSNorm(E).
+  void fill_tables(const names::Memory& name, MemoryWeights& memory) {
+    const Spec& spec = model_.spec;
+    const std::int64_t V = spec.vocab_size, E = spec.token_width(), h = spec.token_stack().head_dim;
+    const std::int64_t places = memory.spec.context * memory.spec.n_kv_heads;
+    Arena temporary;
+    const PackedWeight k = held(name.k, temporary), v = held(name.v, temporary);
+    const std::vector<float> norm = vector(name.norm);
+    Matrix<float> keys, values, tokens;
+    keys.resize(V, k.outputs), values.resize(V, v.outputs);
+    Inputs normed;
+    constexpr std::int64_t at_once = 256;
+    for (std::int64_t first = 0; first < V; first += at_once) {
+      const std::int64_t n = std::min(at_once, V - first);
+      tokens.resize(n, E);
+      for (std::int64_t i = 0; i < n; ++i)
+        spec.decoder_embedding ? model_.decoder_embedding(first + i, tokens.row(i))
+                               : model_.embedding(first + i, tokens.row(i));
+      normed.assign_normed(tokens, norm, static_cast<float>(spec.norm_eps), InputForm::f32);
+      matmul(normed.view(), k, keys.view().slice(first, n));
+      matmul(normed.view(), v, values.view().slice(first, n));
+    }
+    const auto packed = [&](std::int64_t column) {  // [V, h]
+      PackedWeight w{.type = memory.value_type, .outputs = V, .k = h};
+      std::byte* const panels = model_.memory.allocate(w.n_panels() * panel_bytes(w.type, h));
+      for (std::int64_t p = 0; p < w.n_panels(); ++p) {
+        std::array<const float*, panel> rows{};
+        for (std::int64_t o = 0; o < panel_outputs && p * panel_outputs + o < V; ++o)
+          rows[static_cast<std::size_t>(o)] = keys.row(p * panel_outputs + o).data() + column;
+        pack_panel(w.type, rows, h, panels + p * panel_bytes(w.type, h));
+      }
+      w.panels = panels;
+      return w;
+    };
+    for (std::int64_t place = 0; place < places; ++place) memory.keys.push_back(packed(place * h));
+    const std::int64_t row_bytes = h * (memory.value_type == DType::f32 ? 4 : 2);
+    for (std::int64_t head = 0; head < memory.spec.n_kv_heads; ++head) {
+      std::byte* const table = model_.memory.allocate(V * row_bytes);
+      for (std::int64_t id = 0; id < V; ++id) {
+        const std::span<const float> row = std::as_const(values).row(id).subspan(head * h, h);
+        if (memory.value_type == DType::f32)
+          std::memcpy(table + id * row_bytes, row.data(), row_bytes);
+        else
+          kernels().to_bf16(row, {reinterpret_cast<bf16*>(table + id * row_bytes), row.size()});
+      }
+      memory.values.push_back(table);
+    }
+  }
+
   PackedWeight pack(const std::vector<std::pair<const Part*, std::int64_t>>& rows, std::int64_t k) {
+    return pack(rows, k, model_.dtype, model_.memory);
+  }
+  // rows: of which part, and which of its rows; no part: zeros.
+  PackedWeight pack(const std::vector<std::pair<const Part*, std::int64_t>>& rows, std::int64_t k, DType type,
+                    Arena& arena) const {
     const std::int64_t outputs = std::ssize(rows);
-    PackedWeight w{.type = model_.dtype, .outputs = outputs, .k = k};
+    PackedWeight w{.type = type, .outputs = outputs, .k = k};
     const std::int64_t bytes = panel_bytes(w.type, k), n_panels = w.n_panels();
-    std::byte* const panels = model_.memory.allocate(n_panels * bytes);
+    std::byte* const panels = arena.allocate(n_panels * bytes);
 #pragma omp parallel num_threads(static_cast <int>(threads()))
     {
       PanelRows buffer(w.type, k);
@@ -189,8 +291,9 @@ void fill(Model& model, const TensorSource& source, const Precision& precision, 
   model.embed = load.embedding(names::embed);
   if (model.spec.decoder_embedding) model.decoder_embed = load.embedding(names::decoder_embed);
   for (std::int64_t l = 1; l <= model.n_levels(); ++l) model.levels.push_back(load.level(l));
+  if (!model.spec.trunk) model.levels.front().decoder.memory = load.memories();
   if (model.spec.trunk)
-    model.trunk = load.stack(names::trunk(), *model.spec.trunk);
+    model.trunk = load.stack(names::trunk(), *model.spec.trunk), model.trunk->memory = load.memories();
   else if (model.spec.learned_start)
     model.start = load.vector(names::start);
   else
@@ -201,15 +304,7 @@ void fill(Model& model, const TensorSource& source, const Precision& precision, 
 // A row of an embedding as a matrix of `dtype` holds it.
 void look_up(const MatrixView& table, DType dtype, std::int64_t token, std::span<float> out) {
   table.read_row(token, out);
-  if (table.dtype == dtype || table.is_quantized()) return;
-  if (dtype == DType::bf16) {
-    for (float& x : out) x = to_float(to_bf16(x));
-  } else if (is_quantized(dtype)) {
-    std::vector<std::byte> values(static_cast<std::size_t>(quantized_row_bytes(dtype, std::ssize(out))));
-    std::vector<bf16> scales(static_cast<std::size_t>(quant_groups(std::ssize(out))));
-    quantize_row(dtype, out, values, scales);
-    dequantize_row(dtype, {.values = values.data(), .scales = scales.data()}, out);
-  }
+  if (table.dtype != dtype && !table.is_quantized()) round_as(dtype, out);
 }
 
 }  // namespace
@@ -243,10 +338,17 @@ Model random_model(const Spec& spec, const Precision& precision, std::uint64_t s
 
 std::int64_t packed_bytes(const Spec& spec, DType type) {
   std::int64_t bytes = 0;
+  const auto panels = [](std::int64_t outputs, std::int64_t k, DType held) {
+    return (outputs + panel_outputs - 1) / panel_outputs * panel_bytes(held, k);
+  };
   for (const TensorSpec& tensor : tensors(spec))
     if (tensor.shape.size() == 2 && tensor.name != names::decoder_embed &&
         (tensor.name != names::embed || spec.tie_embeddings))
-      bytes += (tensor.shape[0] + panel_outputs - 1) / panel_outputs * panel_bytes(type, tensor.shape[1]);
+      bytes += panels(tensor.shape[0], tensor.shape[1], type);
+  for (const MemorySpec& memory : spec.token_stack().memory)
+    if (memory.kind == MemorySpec::Kind::text)  // tables of keys, and of values in about the room of a place's keys
+      bytes += (memory.context + 1) * memory.n_kv_heads *
+               panels(spec.vocab_size, spec.token_stack().head_dim, type == DType::f32 ? type : DType::bf16);
   return bytes;
 }
 

@@ -24,11 +24,24 @@ struct BlockWeights {
   PackedWeight down;                       // [D, d_ff]
 };
 
+/// What a stack's memory keeps of the past, docs/architecture.md §2.  Of text, tables that serve every token: keys and
+/// values by id, made at load from embeddings and projections; float32 in a float32 model, else bfloat16.
+struct MemoryWeights {
+  MemorySpec spec;
+  std::vector<float> offset, rates;       // [H]: added to scores; times ln(1 + distance) taken from them, or empty
+  std::vector<PackedWeight> keys{};       // text: [context·K_m] of [V, h]: place o, kv head k at o·K_m + k
+  DType value_type = DType::f32;          // text
+  std::vector<const std::byte*> values{}; // text: [K_m] of [V][h]
+  std::vector<float> norm{};              // units: [D_L]
+  std::optional<PackedWeight> kv{};       // units: [2·K_m·h, D_L]
+};
+
 struct StackWeights {
   StackSpec spec;
   float norm_eps = 1e-5f;
   std::vector<BlockWeights> layers{};
   std::vector<float> norm{};  // [D]
+  std::vector<MemoryWeights> memory{};
 };
 
 struct LevelWeights {
@@ -59,6 +72,7 @@ struct Model {
   PackedWeight lm_head;               // [V, head_width]; the embedding where tied
 
   std::int64_t n_levels() const { return spec.n_levels(); }
+  const StackWeights& token_stack() const { return trunk ? *trunk : levels.front().decoder; }
   const LevelWeights& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
   /// embed(token) as a matrix of `dtype` holds it, out [D_0].
   void embedding(std::int64_t token, std::span<float> out) const;

@@ -29,6 +29,12 @@ Spec model(std::int64_t d_embed, std::vector<LevelSpec> levels) {
   return {.vocab_size = 37, .d_embed = d_embed, .levels = std::move(levels), .trunk = std::nullopt};
 }
 
+Spec tiny_spec_of(const std::vector<NamedSpec>& specs, const std::string& name) {
+  for (const NamedSpec& s : specs)
+    if (s.name == name) return s.spec;
+  throw std::out_of_range(name);
+}
+
 }  // namespace
 
 std::vector<NamedSpec> tiny_specs() {
@@ -103,13 +109,39 @@ std::vector<NamedSpec> tiny_specs() {
                              level(3, 2, linear, stack(9, 1, 1, 1, 7, all), stack(10, 1, 2, 1, 5, own))});
   projected.levels[0].converter_bias = projected.levels[1].chunker_norm = true;
   specs.push_back({"bias_and_projection", projected});
+
+  // Memory of text and of units, beside every span; contexts longer than a group, several kv heads, first and last block.
+  const auto remember = [](StackSpec& s, std::vector<MemorySpec> memory) { s.memory = std::move(memory); };
+  const MemorySpec text{.kind = MemorySpec::Kind::text, .context = 2, .n_kv_heads = 1, .layers = {0}, .recency = true};
+  const MemorySpec of_units{.kind = MemorySpec::Kind::units, .n_kv_heads = 1, .layers = {1}};
+  Spec remembering{.vocab_size = 37, .d_embed = 12, .levels = {}, .trunk = stack(12, 2, 4, 2, 5, {window, 3})};
+  remember(*remembering.trunk, {{.context = 3, .n_kv_heads = 2, .layers = {0, 1}, .recency = true}});
+  specs.push_back({"window_text", remembering});
+  remembering.trunk = stack(12, 2, 2, 1, 7, all);
+  remember(*remembering.trunk, {{.context = 1, .n_kv_heads = 1, .layers = {1}}});
+  specs.push_back({"vanilla_text", remembering});
+  Spec block_text = tiny_spec_of(specs, "block_stream");
+  remember(block_text.levels[0].decoder, {{.context = 4, .n_kv_heads = 2, .layers = {0, 2}, .recency = true}});
+  specs.push_back({"block_text", block_text});
+  Spec paper_text = tiny_spec_of(specs, "paper_exact");
+  remember(paper_text.levels[0].decoder, {text, of_units});
+  specs.push_back({"paper_text_units", paper_text});
+  Spec stream_text = tiny_spec_of(specs, "stream_two_tables");
+  remember(stream_text.levels[0].decoder, {{.context = 2, .n_kv_heads = 3, .layers = {1}}});
+  specs.push_back({"stream_text", stream_text});
+  Spec stream_units = tiny_spec_of(specs, "window_stream");
+  MemorySpec rotated = of_units;
+  rotated.rope = true, rotated.layers = {0, 1}, rotated.n_kv_heads = 3;
+  remember(stream_units.levels[0].decoder, {rotated});
+  specs.push_back({"stream_units", stream_units});
+  Spec three_text = tiny_spec_of(specs, "three");
+  remember(three_text.levels[0].decoder, {of_units, text});
+  specs.push_back({"three_units_text", three_text});
   return specs;
 }
 
 Spec tiny_spec(const std::string& name) {
-  for (const NamedSpec& s : tiny_specs())
-    if (s.name == name) return s.spec;
-  throw std::out_of_range(name);
+  return tiny_spec_of(tiny_specs(), name);
 }
 
 TestModel::TestModel(const Spec& spec, std::uint64_t seed, DType dtype) {

@@ -13,11 +13,6 @@ namespace {
 // Below this many multiply-adds a parallel region costs more than it saves.
 constexpr std::int64_t parallel_attention = 1 << 17;
 
-template <class T>
-MatView<T> columns(MatView<T> x, std::int64_t first, std::int64_t n) {
-  return {x.data + first, x.rows, n, x.stride};
-}
-
 }  // namespace
 
 Ops::Ops(const Model& model)
@@ -87,18 +82,31 @@ void Ops::begin(const StackSpec& stack, std::span<const Row> rows) {
   profile.note(Profile::rest);
   stack_ = &stack;
   std::int64_t max_runs = 0;
-  for (const auto& [cache, position, output] : rows) {
+  for (const auto& [cache, position, output, past] : rows) {
     cache->reserve(position);
     const std::int64_t layers_attended = stack.n_layers - !output;
     cache->count(position, layers_attended);
     work.attention_flops += static_cast<double>(4 * stack.q_width() * layers_attended * cache->visible(position));
     max_runs = std::max(max_runs, cache->max_runs());
+    for (const MemorySpec& memory : stack.memory) {
+      const std::int64_t n = std::ranges::count_if(memory.layers, [&](std::int64_t l) { return l < layers_attended; });
+      if (memory.kind == MemorySpec::Kind::text) {
+        past.text->count_read(n * past.n_tokens);
+        work.attention_flops += static_cast<double>(n * past.n_tokens * stack.n_heads * (memory.context + 1));
+      } else {
+        past.units->count_read(n * past.n_units);
+        work.attention_flops += static_cast<double>(4 * stack.q_width() * n * past.n_units);
+        max_runs = std::max(max_runs, past.units->max_runs());
+      }
+    }
   }
   plan_.assign(rows);
   if (std::ssize(runs_) < threads()) runs_.resize(threads());
   for (auto& list : runs_) list.reserve(max_runs);  // nothing throws in a parallel region
   cos_sin_.resize(std::ssize(rows), stack.head_dim / 2 * 2);
   rope_table(plan_.positions, stack.rope_theta, stack.head_dim, cos_sin_);
+  asked_ = false;
+  if (stack.memory_of(MemorySpec::Kind::text) != nullptr) find_texts();
   profile.note(Profile::norms);
 }
 
@@ -113,12 +121,13 @@ void Ops::write_and_attend(std::int64_t layer, MatView<const float> qkv, MatView
   const StackSpec& s = *stack_;
   const std::int64_t h = s.head_dim, H = s.n_heads, K = s.n_kv_heads, G = H / K;  // G query heads read one kv head
   const bool all = layer < s.n_layers - 1;
-  const MatView<const float> q = columns(qkv, 0, H * h), k = columns(qkv, H * h, K * h),
-                             v = columns(qkv, (H + K) * h, K * h);
+  const MatView<const float> q = qkv.columns(0, H * h), k = qkv.columns(H * h, K * h),
+                             v = qkv.columns((H + K) * h, K * h);
   const std::int64_t n_items = (std::ssize(plan_.segments) - 1) * K;
   std::int64_t multiply_adds = 0;
   for (const std::int64_t visible : plan_.visible) multiply_adds += visible * s.q_width() * 2;
   const std::int64_t n_threads = multiply_adds >= parallel_attention ? std::min(threads(), n_items) : 1;
+  if (asked_) own_.top.resize(qkv.rows, H), own_.sum.resize(qkv.rows, H);
 
 #pragma omp parallel for schedule(dynamic) if (n_threads > 1) num_threads(static_cast <int>(n_threads))
   for (std::int64_t item = 0; item < n_items; ++item) {
@@ -133,10 +142,15 @@ void Ops::write_and_attend(std::int64_t layer, MatView<const float> qkv, MatView
       const std::int64_t first = together.first + (all ? 0 : together.silent), n = together.first + together.n - first;
       if (n == 0) continue;
       row->cache->see(layer, head, row[together.n - 1].position, runs);
-      attend(row->cache->type(), h, columns(q, head * G * h, G * h).slice(first, n),
-             std::span(plan_.visible).subspan(first, n), runs, columns(att, head * G * h, G * h).slice(first, n));
+      const auto told = [&](Matrix<float>& x) {  // to whom the softmax is to be joined
+        return asked_ ? x.view().columns(head * G, G).slice(first, n) : MatView<float>();
+      };
+      attend(row->cache->type(), h, q.columns(head * G * h, G * h).slice(first, n),
+             std::span(plan_.visible).subspan(first, n), runs, att.columns(head * G * h, G * h).slice(first, n),
+             told(own_.top), told(own_.sum));
     }
   }
+  if (asked_) join_memory(layer, att);
   profile.note(Profile::attention);
 }
 

@@ -61,9 +61,20 @@ class Ops {
   void begin(const StackSpec& stack, std::span<const Row> rows);
   /// RoPE of every head of x [n, heads*h], in place.
   void rotate(MatView<float> x);
+  enum class Queries { plain, rotated };
+  /// Each row reads those of a block's memories whose keys want such queries.  x [n, >= H*h] begins with them.  What they
+  /// show joins the softmax of write_and_attend().  Plain queries come first in a block.
+  void ask_memory(std::span<const MemoryWeights> memories, std::int64_t layer, MatView<const float> x, Queries queries);
   /// Writes keys and values of qkv [n, (H + 2K)*h] into a layer of the rows' caches; att [n, H*h] is what each row
   /// sees. Rows without output attend only if another layer follows.
   void write_and_attend(std::int64_t layer, MatView<const float> qkv, MatView<float> att);
+  struct RememberedUnit {
+    KvCache* cache = nullptr;
+    std::int64_t unit = 0, position = 0;  // position: that its key is rotated by, where keys are
+  };
+  /// Writes the keys and values of top-level units x [n, D_L] into their sequences' memories.
+  void remember(const MemoryWeights& memory, const StackSpec& stack, MatView<const float> x,
+                std::span<const RememberedUnit> units);
   /// Moves the rows with output to the front, of x and of att; returns those of x.
   MatView<float> keep_outputs(MatView<float> x, MatView<float> att) const;
 
@@ -71,6 +82,25 @@ class Ops {
   Profile profile;  // off until enabled
 
  private:
+  // Softmaxes over disjoint sets of positions, a head's numbers beside those of the others.
+  struct Shown {
+    Matrix<float> out, top, sum;  // [n, H·h], [n, H] largest score, [n, H] Σ exp(score - top); sum 0: nothing seen
+  };
+  struct Text {  // of the rows at hand
+    const TextMemory* text = nullptr;
+    std::vector<std::int32_t> ids;         // that occur, ascending
+    std::vector<const std::byte*> pages;
+  };
+  struct TextScratch {  // of a thread, text_memory.h
+    Matrix<float> table, weights;
+    std::vector<std::int32_t> weighed;
+  };
+  bool attends(std::int64_t row, std::int64_t layer) const;
+  void find_texts();
+  void read_text(const MemoryWeights& memory, std::int64_t layer, MatView<const float> q);
+  void read_text_rows(const MemoryWeights& memory, std::span<const std::int64_t> rows, MatView<const float> q);
+  void read_units(const MemoryWeights& memory, std::int64_t layer, MatView<const float> q);
+  void join_memory(std::int64_t layer, MatView<float> att);
   void multiply(const Inputs& x, const PackedWeight& w, MatView<float> y, Epilogue epilogue, Profile::Part part);
 
   const Model& model_;
@@ -81,6 +111,20 @@ class Ops {
   RowPlan plan_;
   Matrix<float> cos_sin_;                 // [n, 2·(h/2)]
   std::vector<std::vector<KvRun>> runs_;  // one list a thread
+
+  // memory
+  bool asked_ = false;
+  Shown shown_, own_;  // by the memories; of the span's softmax, top and sum
+  std::vector<Text> texts_;
+  std::vector<std::int64_t> text_of_;  // [n] index into texts_
+  std::vector<PanelRange> panels_;     // of the tables: ids of any of the texts
+  std::vector<std::int64_t> asking_;   // rows
+  std::vector<float> log_distances_;   // ln(1 + d)
+  Matrix<float> queries_, scores_;     // [rows of a call·H, h], [… , context·V]
+  Inputs query_inputs_;
+  std::vector<TextScratch> text_scratch_;
+  Matrix<float> part_out_, part_top_, part_sum_;
+  Matrix<float> units_, unit_kv_, unit_angles_;
 };
 
 }  // namespace photon

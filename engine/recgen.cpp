@@ -108,25 +108,30 @@ void Recgen::feed_prefix(std::int64_t l, const Chunk& chunk) {
       const bool own = chunk.first_unit > units.end();  // of this top-level group, so not among the units yet
       feed(chunk, begin,
            own ? std::span<const float>(chunk.content.data - chunk.content.stride, chunk.content.cols)
-               : units.at(chunk.first_unit - 1));
+               : units.at(chunk.first_unit - 1),
+           hierarchy_.past_of(l, *chunk.sequence, chunk.first_unit - layout.C, chunk.first_unit));
     }
     decoder.fed = chunk.start + layout.R;
   }
   for (std::int64_t r = 0; r < layout.R; ++r)
-    rows_.push_back({.cache = chunk.cache, .position = chunk.start + r, .prefix = chunk.prefix.row(r).data()});
+    rows_.push_back({.cache = chunk.cache,
+                     .position = chunk.start + r,
+                     .prefix = chunk.prefix.row(r).data(),
+                     .past = hierarchy_.past_of(l, *chunk.sequence, chunk.first_unit, chunk.first_unit)});
   rows_.back().output = true;
 }
 
 // Content j, which predicts slot j + 1.
 void Recgen::feed_content(std::int64_t l, const Chunk& chunk, std::int64_t j) {
   const GroupLayout layout(hierarchy_.model().spec.level(l));
-  feed(chunk, chunk.start + layout.R + j, chunk.content.row(j));
+  feed(chunk, chunk.start + layout.R + j, chunk.content.row(j),
+       hierarchy_.past_of(l, *chunk.sequence, chunk.first_unit, chunk.first_unit + j + 1));
   rows_.back().output = true;
   if (layout.stream) chunk.sequence->decoder(l).fed = chunk.start + layout.R + j + 1;
 }
 
-void Recgen::feed(const Chunk& chunk, std::int64_t position, std::span<const float> unit) {
-  rows_.push_back({.cache = chunk.cache, .position = position, .content = unit.data()});
+void Recgen::feed(const Chunk& chunk, std::int64_t position, std::span<const float> unit, const Past& past) {
+  rows_.push_back({.cache = chunk.cache, .position = position, .content = unit.data(), .past = past});
 }
 
 // Slot j of every chunk of tokens: chosen from the logits, and fed on as what the decoder reads of it.
@@ -145,6 +150,7 @@ void Recgen::keep_tokens(MatView<const float> x, std::int64_t j, const Choose& c
 // A whole group of tokens, with their content as the decoder reads it.  Above level 1 nobody reads their X⁽⁰⁾.
 void Recgen::append_tokens(Sequence& sequence, std::span<const std::int32_t> tokens, MatView<const float> content) {
   sequence.content_of(1).append(content);
+  if (sequence.text) sequence.text->append(tokens);
   if (!sequence.decoder_tokens) return;
   UnitBuffer& units = sequence.units_of(0);
   if (hierarchy_.L() > 1) {

@@ -40,7 +40,7 @@ class Recgen {
                    std::int64_t n);
   void feed_prefix(std::int64_t l, const Chunk& chunk);
   void feed_content(std::int64_t l, const Chunk& chunk, std::int64_t j);
-  void feed(const Chunk& chunk, std::int64_t position, std::span<const float> unit);
+  void feed(const Chunk& chunk, std::int64_t position, std::span<const float> unit, const Past& past);
   void keep_tokens(MatView<const float> x, std::int64_t j, const Choose& choose);
   void append_tokens(Sequence& sequence, std::span<const std::int32_t> tokens, MatView<const float> content);
 

@@ -72,18 +72,67 @@ struct Reference {
       }
   }
 
+  // What the rows of the stack that predicts tokens know of the past: how many tokens it has, which one they predict.
+  struct Asks {
+    std::vector<std::size_t> visible, predicted;
+  };
+  struct Memory {
+    const MemorySpec* spec;
+    Rows k, v;            // [entries] [K_m·h]
+    Vec offset, recency;  // [H]; how fast scores fall
+  };
+
+  // Keys and values of all that may be remembered: of tokens, or of top-level units, conds[L][u + 1].
+  Memory memory_of(const MemorySpec& m) {
+    const names::Memory name(spec, m.kind);
+    const StackSpec& s = spec.token_stack();
+    const auto width = static_cast<std::size_t>(m.n_kv_heads * s.head_dim);
+    Memory memory{.spec = &m, .k = {}, .v = {}, .offset = tensor(name.offset).values, .recency = {}};
+    if (m.recency)
+      for (const double r : tensor(name.recency).values) memory.recency.push_back(std::log1p(std::exp(r)));
+    if (m.kind == MemorySpec::Kind::units) {
+      const Rows& units = conds.back();
+      const LevelSpec& level = spec.level(1);
+      const std::int64_t rows = spec.group_tokens() / level.chunk_size * (level.converter_len + level.chunk_size);
+      for (std::size_t u = 0; u + 1 < units.size(); ++u) {
+        const Vec normed = norm(units[u + 1], name.norm);
+        memory.k.push_back(linear(normed, name.k));
+        memory.v.push_back(linear(normed, name.v));
+        if (m.rope) rotate(memory.k.back(), (static_cast<std::int64_t>(u) + 1) * rows - 1, s);
+      }
+      return memory;
+    }
+    Rows keys;  // of each token in every place of a context
+    const Rows& tokens = remembered_tokens();
+    for (const Vec& token : tokens) {
+      const Vec normed = norm(token, name.norm);
+      keys.push_back(linear(normed, name.k));
+      memory.v.push_back(linear(normed, name.v));
+    }
+    for (std::size_t j = 0; j < tokens.size(); ++j) {
+      Vec key(width, 0.0);
+      for (std::size_t o = 0; o < static_cast<std::size_t>(m.context) && o <= j; ++o)
+        for (std::size_t i = 0; i < width; ++i) key[i] += keys[j - o][o * width + i];
+      memory.k.push_back(key);
+    }
+    return memory;
+  }
+
   Rows stack(const names::Stack& name, const StackSpec& s, Rows x, const std::vector<std::int64_t>& positions,
-             const std::function<bool(std::size_t, std::size_t)>& sees) {
+             const std::function<bool(std::size_t, std::size_t)>& sees, const Asks& asks = {}) {
+    std::vector<Memory> memories;
+    for (const MemorySpec& m : s.memory) memories.push_back(memory_of(m));
     const auto h = static_cast<std::size_t>(s.head_dim), H = static_cast<std::size_t>(s.n_heads);
     const std::size_t group = H / static_cast<std::size_t>(s.n_kv_heads);
     for (std::int64_t layer = 0; layer < s.n_layers; ++layer) {
       const names::Block w = name.layer(layer);
-      Rows q, k, v;
+      Rows q, k, v, unrotated;
       for (std::size_t r = 0; r < x.size(); ++r) {
         const Vec normed = norm(x[r], w.attn_norm);
         q.push_back(linear(normed, w.q));
         k.push_back(linear(normed, w.k));
         v.push_back(linear(normed, w.v));
+        unrotated.push_back(q[r]);
         rotate(q[r], positions[r], s);
         rotate(k[r], positions[r], s);
       }
@@ -101,7 +150,25 @@ struct Reference {
             total += weights[c] = std::exp(dot / std::sqrt(static_cast<double>(h)));
           }
           for (std::size_t c = 0; c < seen.size(); ++c)
-            for (std::size_t i = 0; i < h; ++i) att[head * h + i] += weights[c] / total * v[seen[c]][kv * h + i];
+            for (std::size_t i = 0; i < h; ++i) att[head * h + i] += weights[c] * v[seen[c]][kv * h + i];
+          for (const Memory& m : memories) {
+            if (!m.spec->is_read_by(layer)) continue;
+            const std::size_t shared = head / (H / static_cast<std::size_t>(m.spec->n_kv_heads));
+            const bool text = m.spec->kind == MemorySpec::Kind::text;
+            const std::size_t tokens = asks.visible.at(r),
+                              n = text ? tokens : tokens / static_cast<std::size_t>(spec.group_tokens());
+            for (std::size_t e = 0; e < n; ++e) {
+              double dot = 0;
+              for (std::size_t i = 0; i < h; ++i)
+                dot += (m.spec->rope ? q : unrotated)[r][head * h + i] * m.k.at(e)[shared * h + i];
+              double score = dot / std::sqrt(static_cast<double>(h)) + m.offset[head];
+              if (m.spec->recency) score -= m.recency[head] * std::log1p(static_cast<double>(asks.predicted[r] - e));
+              const double weight = std::exp(score);
+              total += weight;
+              for (std::size_t i = 0; i < h; ++i) att[head * h + i] += weight * m.v[e][shared * h + i];
+            }
+          }
+          for (std::size_t i = 0; i < h; ++i) att[head * h + i] /= total;
         }
         const Vec o = linear(att, w.o);
         for (std::size_t i = 0; i < o.size(); ++i) x[r][i] += o[i];
@@ -121,9 +188,9 @@ struct Reference {
 
   // An encoder or the trunk: what its span shows a row.
   Rows causal_stack(const names::Stack& name, const StackSpec& s, const Rows& x,
-                    const std::vector<std::int64_t>& positions) {
+                    const std::vector<std::int64_t>& positions, const Asks& asks = {}) {
     const auto w = static_cast<std::size_t>(s.span.size);
-    return stack(name, s, x, positions, [&](std::size_t r, std::size_t c) {
+    const auto sees = [&](std::size_t r, std::size_t c) {
       switch (s.span.kind) {
         case Span::Kind::window:
           return c <= r && r < c + w;
@@ -132,7 +199,8 @@ struct Reference {
         default:
           return c <= r;
       }
-    });
+    };
+    return stack(name, s, x, positions, sees, asks);
   }
 
   Vec embed(std::int64_t token, const std::string& table = names::embed) {
@@ -168,6 +236,7 @@ struct Reference {
     Rows x;
     std::vector<std::int64_t> positions;
     std::vector<std::size_t> group, predicts;  // predicts: the row of each unit
+    Asks asks;                                 // level 1: text before the own top-level group
     for (std::size_t g = 0; g * C <= units.size(); ++g) {
       const Vec U = linear(cond.at(g), name.converter, level.converter_bias ? name.converter_bias : "");
       for (std::size_t slot = 0; slot < R + C; ++slot) {
@@ -182,13 +251,15 @@ struct Reference {
                                                                  : units[content]);
         positions.push_back(static_cast<std::int64_t>(stream ? g * (R + C) + slot : slot));
         group.push_back(g);
+        const auto whole = static_cast<std::size_t>(spec.group_tokens());
+        asks.visible.push_back(g * C / whole * whole);
+        asks.predicted.push_back(g * C + (slot < R ? 0 : slot - R + 1));
         if (slot + 1 >= R && slot + 1 < R + C) predicts.push_back(x.size() - 1);
       }
     }
     const auto w = static_cast<std::size_t>(level.decoder.span.size);
-    const Rows y = stack(name.decoder, level.decoder, x, positions, [&](std::size_t r, std::size_t c) {
-      return c <= r && (stream ? r < c + w : group[r] == group[c]);
-    });
+    const auto sees = [&](std::size_t r, std::size_t c) { return c <= r && (stream ? r < c + w : group[r] == group[c]); };
+    const Rows y = stack(name.decoder, level.decoder, x, positions, sees, asks);
     Rows predicted;
     for (const std::size_t row : predicts) predicted.push_back(y[row]);
     return predicted;
@@ -201,6 +272,12 @@ struct Reference {
 
   // What Decoder_l reads of the level below: X⁽ˡ⁻¹⁾, or rows of the decoder's own table.
   const Rows& content(std::size_t l) const { return l == 1 && spec.decoder_embedding ? decoder_tokens : X[l - 1]; }
+
+  // As the stack that predicts tokens reads them; a trunk's bos is none.
+  Rows remembered_tokens() const {
+    if (!spec.trunk) return content(1);
+    return {X[0].begin() + 1, X[0].end()};
+  }
 
   void add_token(std::int64_t token) {
     X[0].push_back(embed(token));
@@ -216,8 +293,12 @@ struct Reference {
     if (spec.trunk) {
       X[0].insert(X[0].begin(), embed(spec.bos_token_id));
       std::vector<std::int64_t> positions;
-      for (std::size_t i = 0; i < X[0].size(); ++i) positions.push_back(static_cast<std::int64_t>(i));
-      predicted = causal_stack(names::trunk(), *spec.trunk, X[0], positions);
+      Asks asks;
+      for (std::size_t i = 0; i < X[0].size(); ++i) {
+        positions.push_back(static_cast<std::int64_t>(i));
+        asks.visible.push_back(i), asks.predicted.push_back(i);
+      }
+      predicted = causal_stack(names::trunk(), *spec.trunk, X[0], positions, asks);
     } else {
       for (std::int64_t l = 1; l <= spec.n_levels(); ++l) X.push_back(encode(l, X.back()));
       predicted = X.back();

@@ -6,7 +6,7 @@ void RowPlan::assign(std::span<const Row> all) {
   rows = all;
   together.clear(), segments.clear(), positions.clear(), visible.clear();
   for (std::int64_t r = 0; r < std::ssize(rows); ++r) {
-    const auto& [cache, position, output] = rows[r];
+    const auto& [cache, position, output, past] = rows[r];
     const Row* before = r == 0 ? nullptr : &rows[r - 1];
     const bool same_cache = before != nullptr && before->cache == cache;
     if (!same_cache) segments.push_back(std::ssize(together));

@@ -7,8 +7,18 @@
 #include <vector>
 
 #include "engine/kv_cache.h"
+#include "engine/text_memory.h"
 
 namespace photon {
+
+/// What a row of the stack that predicts tokens may ask of the past, if that stack has a memory.
+struct Past {
+  TextMemory* text = nullptr;  // null, as units: no memory of that kind
+  KvCache* units = nullptr;    // of top-level units, one layer
+  std::int64_t n_tokens = 0;   // before the row's top-level group (L = 0: before what it predicts)
+  std::int64_t n_units = 0;    // likewise
+  std::int64_t predicted = 0;  // the token that distances count to
+};
 
 /// Rows that share a cache are neighbours and come in the order in which their positions are to be written; a `chunk`
 /// cache may see several groups one after another, each from position 0.
@@ -16,6 +26,7 @@ struct Row {
   KvCache* cache = nullptr;
   std::int64_t position = 0;
   bool output = true;  // false: only its key and value are wanted, so the last layer leaves out the rest
+  Past past{};
 };
 
 /// What the blocks of a stack have to know of their rows, found once for all of them.  Borrows the rows.

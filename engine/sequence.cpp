@@ -63,6 +63,12 @@ Sequence::Sequence(const Model& model, KvPool& pool, std::int64_t spare_tokens)
     encoders.emplace_back(pool, *spec.trunk, 0, model.kv, spare_encoder_positions(spec, 0, spare_tokens));
   else
     units_of(L).append(model.start);
+  if (text_bytes_per_token(spec) > 0) text.emplace(pool, spec);
+  if (const MemorySpec* memory = spec.token_stack().memory_of(MemorySpec::Kind::units)) {
+    const StackSpec one_layer{
+        .n_layers = 1, .n_kv_heads = memory->n_kv_heads, .head_dim = spec.token_stack().head_dim, .span = {}};
+    remembered_units.emplace(pool, one_layer, 0, model.kv);
+  }
   for (std::int64_t l = 1; l <= L; ++l) {
     encoders.emplace_back(pool, spec.level(l).encoder, 0, model.kv, spare_encoder_positions(spec, l, spare_tokens));
     decoders.emplace_back().caches.push_back(decoder_cache(l));
@@ -108,6 +114,8 @@ void Sequence::take_back(std::int64_t n) {
   n_predicted = std::min(n_predicted, n_tokens);
   for (std::int64_t l = 0; l <= spec.n_levels(); ++l) units_of(l).drop_from(n_tokens / spec.chunk_tokens(l));
   if (decoder_tokens) decoder_tokens->drop_from(n_tokens);
+  if (text) text->take_back_to(n_tokens);
+  if (remembered_units) remembered_units->take_back_to(n_tokens / spec.group_tokens());
   if (spec.trunk) encoders.front().take_back_to(units_held(spec, 0, n_tokens));
   std::int64_t unit = n_tokens;  // of level l-1: the first that may be predicted again
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
@@ -136,6 +144,7 @@ namespace {
 template <class Sequence, class Visit>
 void for_each_cache(Sequence& sequence, const Visit& visit) {
   for (auto& cache : sequence.encoders) visit(cache);
+  if (sequence.remembered_units) visit(*sequence.remembered_units);
   for (auto& decoder : sequence.decoders)
     for (auto& cache : decoder.caches) visit(cache);
 }
@@ -143,7 +152,7 @@ void for_each_cache(Sequence& sequence, const Visit& visit) {
 std::int64_t kv_bytes(const Sequence& sequence, bool growing) {
   std::int64_t bytes = 0;
   for_each_cache(sequence, [&](const KvCache& cache) { bytes += cache.grows() == growing ? cache.bytes() : 0; });
-  return bytes;
+  return bytes + (growing && sequence.text ? sequence.text->bytes() : 0);
 }
 
 }  // namespace
@@ -172,6 +181,8 @@ Sequence Sequence::fork() const {
 Sequence Sequence::fork_to_keep() const {
   Sequence other(*this, Copy());
   for (const KvCache& cache : encoders) other.encoders.push_back(cache.fork());
+  if (text) other.text.emplace(text->fork());
+  if (remembered_units) other.remembered_units.emplace(remembered_units->fork());
   for (const DecoderState& decoder : decoders) {
     DecoderState& copy =
         other.decoders.emplace_back(DecoderState{.fed = decoder.fed, .exact_from = decoder.exact_from});
@@ -183,6 +194,7 @@ Sequence Sequence::fork_to_keep() const {
 
 void Sequence::unshare() {
   for_each_cache(*this, [](KvCache& cache) { cache.unshare(); });
+  if (text) text->unshare();
 }
 
 std::int64_t Sequence::kv_bytes_growing() const { return kv_bytes(*this, true); }
@@ -190,17 +202,21 @@ std::int64_t Sequence::kv_bytes_constant() const { return kv_bytes(*this, false)
 
 std::int64_t Sequence::kv_bytes_growing_beside(std::span<const Sequence* const> others) const {
   std::int64_t bytes = 0;
-  for (std::size_t i = 0; i < encoders.size(); ++i) {
-    if (!encoders[i].grows()) continue;
-    const auto pages = encoders[i].pages();
+  // pages_of(sequence): those of one growing cache
+  const auto add = [&](const auto& pages_of) {
+    const auto pages = pages_of(*this);
     for (std::size_t p = 0; p < pages.size(); ++p) {
       const auto holds = [&](const Sequence* other) {
-        const auto theirs = other->encoders[i].pages();
+        const auto theirs = pages_of(*other);
         return p < theirs.size() && theirs[p] == pages[p];
       };
       if (!std::ranges::any_of(others, holds)) bytes += pages[p]->bytes();
     }
-  }
+  };
+  for (std::size_t i = 0; i < encoders.size(); ++i)
+    if (encoders[i].grows()) add([i](const Sequence& s) { return s.encoders[i].pages(); });
+  if (text) add([](const Sequence& s) { return s.text->pages(); });
+  if (remembered_units) add([](const Sequence& s) { return s.remembered_units->pages(); });
   return bytes;
 }
 
@@ -211,8 +227,10 @@ std::int64_t Sequence::kv_bytes_to_come(Protocol to, std::int64_t begin, std::in
     const std::int64_t held = l == 0 ? units.front().end() + 1 : units[l].end();
     return encoders[std::max<std::int64_t>(0, l - 1)].bytes_to_come(held, units_held(spec, l, T));
   };
-  if (spec.trunk) return pages(0, end);
-  std::int64_t bytes = pages(L, end);
+  std::int64_t bytes = text ? text->bytes_to_come(end) : 0;
+  if (spec.trunk) return bytes + pages(0, end);
+  bytes += pages(L, end);
+  if (remembered_units) bytes += remembered_units->bytes_to_come(units[L].end(), units_held(spec, L, end));
   if (protocol == Protocol::recgen) return bytes;
   for (std::int64_t l = 1; l < L; ++l) bytes += pages(l, to == Protocol::recgen ? begin : end);
   if (to == Protocol::recgen)
@@ -223,11 +241,13 @@ std::int64_t Sequence::kv_bytes_to_come(Protocol to, std::int64_t begin, std::in
 
 void Sequence::for_each_page(const std::function<void(const std::shared_ptr<KvPool::Page>&)>& visit) const {
   for_each_cache(*this, [&](const KvCache& cache) { std::ranges::for_each(cache.pages(), visit); });
+  if (text) std::ranges::for_each(text->pages(), visit);
 }
 
 KvTraffic Sequence::kv_traffic() const {
   KvTraffic traffic;
   for_each_cache(*this, [&](const KvCache& cache) { traffic += cache.traffic(); });
+  if (text) traffic += text->traffic();
   return traffic;
 }
 

@@ -11,6 +11,7 @@
 #include "base/matrix.h"
 #include "engine/kv_cache.h"
 #include "engine/model.h"
+#include "engine/text_memory.h"
 #include "spec/accounting.h"
 
 namespace photon {
@@ -127,6 +128,11 @@ class Sequence {
 
   /// With decoder_embedding: of each token what the level-1 decoder reads [E_1], where others read X⁽⁰⁾.
   std::optional<UnitBuffer> decoder_tokens;
+
+  /// What the stack that predicts tokens remembers, if it does: all consumed tokens, and keys and values of all
+  /// top-level units.
+  std::optional<TextMemory> text;
+  std::optional<KvCache> remembered_units;
 
   UnitBuffer& units_of(std::int64_t l) { return units[l]; }
   /// What Decoder_l reads of the units of level l-1.

@@ -14,8 +14,10 @@ MatView<float> block(const StackWeights& stack, std::int64_t layer, Ops& ops, St
 
   ops.norm(x, w.attn_norm, t.normed);                                        // normed [n, D]
   ops.product(t.normed, w.qkv, qkv);                                         // qkv [n, (H + 2K)·h]
+  ops.ask_memory(stack.memory, layer, qkv, Ops::Queries::plain);             // with q as it is
   ops.rotate({qkv.data, qkv.rows, s.q_width() + s.kv_width(), qkv.stride});  // q and k, in place
-  ops.write_and_attend(layer, qkv, att);                                     // att [n, H·h]
+  ops.ask_memory(stack.memory, layer, qkv, Ops::Queries::rotated);           // of keys that have positions
+  ops.write_and_attend(layer, qkv, att);                                     // att [n, H·h], with what memory said
   if (layer == s.n_layers - 1) {
     x = ops.keep_outputs(x, att);  // x [m, D], and so the rest
     att = att.slice(0, x.rows), ff = ff.slice(0, x.rows);

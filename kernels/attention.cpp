@@ -91,7 +91,9 @@ void kv_store(DType type, std::byte* head, std::int64_t slots, std::int64_t slot
 }
 
 void attend(DType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
-            std::span<const KvRun> runs, MatView<float> out) {
+            std::span<const KvRun> runs, MatView<float> out, MatView<float> top, MatView<float> sum) {
+  assert(top.data == nullptr || (top.rows == q.rows && top.cols * head_dim == q.cols && sum.rows == top.rows &&
+                                 sum.cols == top.cols));
   assert(fits(head_dim, q, visible, runs, out));
   kernels().attention.attend({.type = type,
                               .head_dim = head_dim,
@@ -99,7 +101,9 @@ void attend(DType type, std::int64_t head_dim, MatView<const float> q, std::span
                               .visible = visible.data(),
                               .runs = runs.data(),
                               .n_runs = std::ssize(runs),
-                              .out = out});
+                              .out = out,
+                              .top = top,
+                              .sum = sum});
 }
 
 void rope_table(std::span<const std::int64_t> positions, double theta, std::int64_t head_dim, MatView<float> cos_sin) {

@@ -38,8 +38,10 @@ struct KvRun {
 /// @param q    [n, G*h] float32: the G query heads of the kv head.  bf16 and int8 caches: rounded where the kernels say
 /// so.
 /// @param out  [n, G*h]
+/// @param top,sum  [n, G], for others to join the softmax: the largest score, and Σ exp(score - top).  No data: not
+/// asked for.
 void attend(DType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
-            std::span<const KvRun> runs, MatView<float> out);
+            std::span<const KvRun> runs, MatView<float> out, MatView<float> top = {}, MatView<float> sum = {});
 
 /// RoPE, rotate-half: pairs (i, i + ⌈h/2⌉); the middle element of odd h stays.  Frequencies theta^(-2i/h) and angles in
 /// double: no maximal position.  The table serves all layers of a stack.

@@ -435,8 +435,12 @@ class Attention {
       add(block, begin, t);
     }
     place = from;
-    for (i64 i = 0; i < n; ++i, place.next(heads))
+    for (i64 i = 0; i < n; ++i, place.next(heads)) {
       finish(t, i, call.out.data + place.row * call.out.stride + place.head * h);
+      if (call.top.data == nullptr) continue;
+      call.top.data[place.row * call.top.stride + place.head] = t.top[i] * 0.693147181f;  // of scores to base 2
+      call.sum.data[place.row * call.sum.stride + place.head] = Type::sum_of(Type::load(t.sum[i], lanes));
+    }
     return place;
   }
 };

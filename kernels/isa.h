@@ -14,6 +14,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
+#include "kernels/text_memory.h"
 
 namespace photon {
 
@@ -49,6 +50,9 @@ struct AttendCall {
   const KvRun* runs = nullptr;            // [n_runs]
   std::int64_t n_runs = 0;
   MatView<float> out{};  // [n, G*h]
+  // Where others are to join the softmax: its largest score and Σ exp(score - top) of each query [n, G]; no data: not
+  // asked for.
+  MatView<float> top{}, sum{};
 };
 
 struct AttentionKernels {
@@ -56,6 +60,10 @@ struct AttentionKernels {
   bool rounds_weights;                // bf16 caches: the softmax's weights too
   void (&attend)(const AttendCall& call);
   void (&rotate)(MatView<const float> cos_sin, std::int64_t head_dim, MatView<float> x);
+};
+
+struct MemoryKernels {
+  void (&read_text)(const TextCall& call);  // text_memory.h
 };
 
 /// Loops that do nothing but read, or nothing but multiply and add: what the machine can do at most (ceilings.h).

@@ -43,6 +43,7 @@ constexpr Kernels tables[] = {
      .rows = avx512::rows,
      .matmul = avx512::matmul,
      .attention = avx512::attention,
+     .memory = avx512::memory,
      .peak = avx512::peak,
      .training = avx512::training},
     {.name = "avx2",
@@ -50,6 +51,7 @@ constexpr Kernels tables[] = {
      .rows = avx2::rows,
      .matmul = avx2::matmul,
      .attention = avx2::attention,
+     .memory = avx2::memory,
      .peak = avx2::peak,
      .training = avx2::training},
 #endif
@@ -58,6 +60,7 @@ constexpr Kernels tables[] = {
      .rows = scalar::rows,
      .matmul = scalar::matmul,
      .attention = scalar::attention,
+     .memory = scalar::memory,
      .peak = scalar::peak,
      .training = scalar::training},
 };
@@ -91,6 +94,11 @@ void Kernels::rms_norm(std::span<const float> x, std::span<const float> w, float
 void Kernels::to_bf16(std::span<const float> x, std::span<bf16> y) const {
   assert(x.size() == y.size());
   rows.to_bf16(x.data(), y.data(), std::ssize(x));
+}
+
+void Kernels::read_text(const TextCall& call) const {
+  assert(call.first < call.last && call.last <= call.predicted && call.n_heads >= 1 && call.n_heads <= text_heads);
+  memory.read_text(call);
 }
 
 float Kernels::log_sum_exp(std::span<const float> x) const { return rows.log_sum_exp(x.data(), std::ssize(x)); }

@@ -12,9 +12,11 @@
 
 namespace photon {
 
+struct TextCall;
 struct RowKernels;
 struct MatmulKernels;
 struct AttentionKernels;
+struct MemoryKernels;
 struct PeakKernels;
 struct TrainingKernels;
 
@@ -26,12 +28,14 @@ struct Kernels {
   const RowKernels& rows;             // isa.h; for the members below
   const MatmulKernels& matmul;        // isa.h; for matmul.cpp
   const AttentionKernels& attention;  // isa.h; for attention.cpp
+  const MemoryKernels& memory;        // isa.h, text_memory.h
   const PeakKernels& peak;            // isa.h; for ceilings.cpp
   const TrainingKernels& training;    // training.h; for train/
 
   /// y = x / sqrt(mean(x²) + eps) ∘ w, per row of length w.size(); y may alias x.
   void rms_norm(std::span<const float> x, std::span<const float> w, float eps, std::span<float> y) const;
   void to_bf16(std::span<const float> x, std::span<bf16> y) const;  ///< as to_bf16(float) of base/bf16.h
+  void read_text(const TextCall& call) const;                       ///< text_memory.h
   /// log Σ exp(x), stable for any finite x; -∞ where x is empty or all -∞
   float log_sum_exp(std::span<const float> x) const;
 };

@@ -38,6 +38,36 @@ std::int64_t microseconds(const InputView& x, const PackedWeight& w) {
   return std::max(w.bytes() / bytes, 2 * x.rows * w.outputs * w.k / operations);
 }
 
+// Shares `n` units of work, panels or gated pairs of them, among the threads; `in_order(first, last, part)` calls part()
+// for each range of units that those numbered first … last - 1 are.
+template <class InOrder>
+void multiply(const InputView& x, const PackedWeight& w, MatView<float> y, Epilogue epilogue, std::int64_t n,
+              std::int64_t microseconds, const InOrder& in_order) {
+  assert(x.k == w.k && x.form == input_form(w.type) && y.rows == x.rows);
+  if (x.rows == 0 || n == 0) return;
+  const std::int64_t panels_of_unit = epilogue == Epilogue::swiglu ? 2 : 1;
+  const MatmulCall whole{.type = w.type,
+                         .x = x,
+                         .panels = w.panels,
+                         .n_panels = w.n_panels(),
+                         .panel_bytes = panel_bytes(w.type, w.k),
+                         .y = y,
+                         .epilogue = epilogue};
+  const auto some = [&](std::int64_t first, std::int64_t last) {
+    MatmulCall part = whole;
+    part.panels += first * panels_of_unit * whole.panel_bytes;
+    part.n_panels = (last - first) * panels_of_unit;
+    part.y.data += first * panel_outputs;
+    part.y.cols = std::min(last * panel_outputs, y.cols) - first * panel_outputs;
+    kernels().matmul.matmul(part);
+  };
+  const std::int64_t n_threads = std::min({usable_threads(), n, microseconds / microseconds_worth_a_thread});
+  if (n_threads <= 1) return in_order(0, n, some);
+#pragma omp parallel for num_threads(static_cast <int>(n_threads)) schedule(static)
+  for (std::int64_t thread = 0; thread < n_threads; ++thread)
+    in_order(n * thread / n_threads, n * (thread + 1) / n_threads, some);
+}
+
 }  // namespace
 
 InputForm input_form(DType type) {
@@ -103,33 +133,27 @@ void Inputs::assign_normed(MatView<const float> x, std::span<const float> weight
 }
 
 void matmul(const InputView& x, const PackedWeight& w, MatView<float> y, Epilogue epilogue) {
-  const bool gated = epilogue == Epilogue::swiglu;
-  assert(x.k == w.k && x.form == input_form(w.type) && w.gated == gated);
-  assert(y.rows == x.rows && y.cols == (gated ? w.outputs / 2 : w.outputs));
-  if (x.rows == 0 || y.cols == 0) return;
+  assert(w.gated == (epilogue == Epilogue::swiglu) && y.cols == (w.gated ? w.outputs / 2 : w.outputs));
+  const std::int64_t units = ceil_div(y.cols, panel_outputs);  // of panel_outputs columns
+  multiply(x, w, y, epilogue, units, microseconds(x, w),
+           [](std::int64_t first, std::int64_t last, const auto& part) { part(first, last); });
+}
 
-  MatmulCall whole{.type = w.type,
-                   .x = x,
-                   .panels = w.panels,
-                   .n_panels = w.n_panels(),
-                   .panel_bytes = panel_bytes(w.type, w.k),
-                   .y = y,
-                   .epilogue = epilogue};
-  const auto multiply = [&](std::int64_t first, std::int64_t last) {  // units of panel_outputs columns
-    const std::int64_t panels_of_unit = gated ? 2 : 1;
-    MatmulCall part = whole;
-    part.panels += first * panels_of_unit * whole.panel_bytes;
-    part.n_panels = (last - first) * panels_of_unit;
-    part.y.data += first * panel_outputs;
-    part.y.cols = std::min(last * panel_outputs, y.cols) - first * panel_outputs;
-    kernels().matmul.matmul(part);
+void matmul(const InputView& x, const PackedWeight& w, std::span<const PanelRange> panels, MatView<float> y) {
+  assert(!w.gated && y.cols == w.outputs);
+  std::int64_t n = 0;
+  for (const PanelRange& range : panels) n += range.last - range.first;
+  // Panels [first, last) of those that are wanted, counted one after another.
+  const auto ranges = [&](std::int64_t first, std::int64_t last, const auto& part) {
+    std::int64_t before = 0;
+    for (const PanelRange& range : panels) {
+      const std::int64_t from = std::max(first - before, std::int64_t{0}), size = range.last - range.first,
+                         to = std::min(last - before, size);
+      if (from < to) part(range.first + from, range.first + to);
+      before += size;
+    }
   };
-  const std::int64_t units = ceil_div(y.cols, panel_outputs);
-  const std::int64_t n_threads = std::min({usable_threads(), units, microseconds(x, w) / microseconds_worth_a_thread});
-  if (n_threads <= 1) return multiply(0, units);
-#pragma omp parallel for num_threads(static_cast <int>(n_threads)) schedule(static)
-  for (std::int64_t thread = 0; thread < n_threads; ++thread)
-    multiply(units * thread / n_threads, units * (thread + 1) / n_threads);
+  multiply(x, w, y, Epilogue::set, n, microseconds(x, w) * n / std::max<std::int64_t>(1, w.n_panels()), ranges);
 }
 
 }  // namespace photon

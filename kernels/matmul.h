@@ -62,4 +62,11 @@ enum class Epilogue {
 /// alone: neither on the batch, nor on where the row stands in it, nor on the thread count, bit for bit.
 void matmul(const InputView& x, const PackedWeight& w, MatView<float> y, Epilogue epilogue = Epilogue::set);
 
+/// Panels [first, last) of a weight.
+struct PanelRange {
+  std::int64_t first = 0, last = 0;
+};
+/// The same columns of y, of some panels alone; the others stay as they are.  Not for gated pairs.
+void matmul(const InputView& x, const PackedWeight& w, std::span<const PanelRange> panels, MatView<float> y);
+
 }  // namespace photon

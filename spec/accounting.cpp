@@ -122,6 +122,56 @@ Flops generation_flops(const Spec& spec, Protocol protocol, std::int64_t T, Wher
   return flops;
 }
 
+// ---- memory ----
+
+std::int64_t memory_width(const Spec& spec, const MemorySpec& memory) {  // K_m·h
+  return memory.n_kv_heads * spec.token_stack().head_dim;
+}
+
+// Rows of the stack that reads it, per token.
+double reading_rows(const Spec& spec) {
+  return spec.trunk ? 1.0 : real(decoder_rows(spec.level(1))) / real(spec.level(1).chunk_size);
+}
+
+// Matrix elements that make a unit's key and value.
+double unit_projections(const Spec& spec, const MemorySpec& memory) {
+  return 2 * real(memory_width(spec, memory)) * real(spec.width(spec.n_levels()));
+}
+
+// Of generating a token that sees so many before it: a row's scores with every id of the vocabulary, then a look-up for
+// each token of the text; what units become when they are complete, then attention.
+Flops memory_flops(const Spec& spec, double visible) {
+  Flops flops;
+  const StackSpec& s = spec.token_stack();
+  for (const MemorySpec& memory : s.memory) {
+    const double reads = reading_rows(spec) * real(std::ssize(memory.layers));
+    if (memory.kind == MemorySpec::Kind::text) {
+      flops.matmul += reads * 2 * real(memory.context + 1) * real(spec.vocab_size) * real(s.q_width());
+      flops.attention += reads * visible * real(s.n_heads) * real(memory.context + 1);
+    } else {
+      flops.matmul += 2 * unit_projections(spec, memory) / real(spec.group_tokens());
+      flops.attention += reads * 4 * real(s.q_width()) * visible / real(spec.group_tokens());
+    }
+  }
+  return flops;
+}
+
+// Of training, where text is attended to like any keys and values.
+Flops memory_training_flops(const Spec& spec, std::int64_t T) {
+  Flops flops;
+  const StackSpec& s = spec.token_stack();
+  for (const MemorySpec& memory : s.memory) {
+    const bool is_text = memory.kind == MemorySpec::Kind::text;
+    const double entries = is_text ? 1.0 : 1 / real(spec.group_tokens());  // per token
+    flops.matmul += 2 * entries *
+                    (is_text ? real((memory.context + 1) * memory_width(spec, memory)) * real(spec.token_width())
+                             : unit_projections(spec, memory));
+    flops.attention += reading_rows(spec) * real(std::ssize(memory.layers)) * 4 * real(s.q_width()) * entries *
+                       real(T) / 2;
+  }
+  return flops;
+}
+
 bool grows(const StackSpec& s) { return s.span.kind == Span::Kind::global; }  // its cache
 
 // visit(stack, level) for the encoders that the protocol keeps; the trunk stands at level 0.
@@ -138,14 +188,18 @@ std::int64_t decoder_caches(const Spec& spec, Protocol protocol, std::int64_t l)
   return parallel ? spec.group_tokens() / spec.chunk_tokens(l) : 1;
 }
 
-// Whole pages of the growing caches after T tokens: with `more` = 0 only those that are full.
-std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, DType kv, std::int64_t more) {
+// Whole pages of the growing caches after T tokens, or only those that are full.
+enum class Pages { begun, full };
+std::int64_t paged_bytes(const Spec& spec, Protocol protocol, std::int64_t T, DType kv, Pages counted) {
+  const auto rounded = [counted](std::int64_t n, std::int64_t page) {
+    return (counted == Pages::begun ? n + page - 1 : n) / page * page;
+  };
   std::int64_t bytes = 0;
   for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
-    const std::int64_t pages = (units_held(spec, l, T) + more) / kv_page_units;
-    if (grows(s)) bytes += pages * kv_page_units * kv_bytes_per_position(s, kv);
+    if (grows(s)) bytes += rounded(units_held(spec, l, T), kv_page_units) * kv_bytes_per_position(s, kv);
   });
-  return bytes;
+  return bytes + rounded(T / spec.group_tokens(), kv_page_units) * memory_bytes_per_unit(spec, kv) +
+         rounded(T, text_page_tokens) * text_bytes_per_token(spec);
 }
 
 }  // namespace
@@ -186,8 +240,18 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T) {
   return l == 0 ? T + 1 : T / spec.chunk_tokens(l);
 }
 
+std::int64_t text_bytes_per_token(const Spec& spec) {
+  if (spec.token_stack().memory_of(MemorySpec::Kind::text) == nullptr) return 0;
+  return spec.vocab_size <= (1 << 16) ? 2 : 4;
+}
+
+std::int64_t memory_bytes_per_unit(const Spec& spec, DType kv) {
+  const MemorySpec* units = spec.token_stack().memory_of(MemorySpec::Kind::units);
+  return units == nullptr ? 0 : units->n_kv_heads * kv_position_bytes(kv, spec.token_stack().head_dim);
+}
+
 double kv_bytes_per_token(const Spec& spec, Protocol protocol, DType kv) {
-  double bytes = 0;
+  double bytes = real(text_bytes_per_token(spec)) + real(memory_bytes_per_unit(spec, kv)) / real(spec.group_tokens());
   for_each_encoder(spec, protocol, [&](const StackSpec& s, std::int64_t l) {
     if (grows(s)) bytes += real(kv_bytes_per_position(s, kv)) / unit_tokens(spec, l);
   });
@@ -224,11 +288,11 @@ std::int64_t kv_bytes_constant(const Spec& spec, Protocol protocol, DType kv, st
 }
 
 std::int64_t kv_bytes_allocated(const Spec& spec, Protocol protocol, std::int64_t T, DType kv, std::int64_t take_back) {
-  return kv_bytes_constant(spec, protocol, kv, take_back) + paged_bytes(spec, protocol, T, kv, kv_page_units - 1);
+  return kv_bytes_constant(spec, protocol, kv, take_back) + paged_bytes(spec, protocol, T, kv, Pages::begun);
 }
 
 std::int64_t kv_bytes_filled(const Spec& spec, Protocol protocol, std::int64_t T, DType kv) {
-  return paged_bytes(spec, protocol, T, kv, 0);
+  return paged_bytes(spec, protocol, T, kv, Pages::full);
 }
 
 std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t n_prompt, std::int64_t n_tokens,
@@ -264,12 +328,25 @@ KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, DType 
     read.bounded += groups * real(decoder_rows(level)) * real(kv_bytes_per_position(level.decoder, kv)) *
                     attended(level, real(T) * groups, Where::end);
   }
+  for (const MemorySpec& memory : spec.token_stack().memory) {
+    const double bytes_per_token = memory.kind == MemorySpec::Kind::text
+                                       ? real(text_bytes_per_token(spec))
+                                       : real(memory_bytes_per_unit(spec, kv)) / real(spec.group_tokens());
+    read.growing += reading_rows(spec) * real(std::ssize(memory.layers)) * bytes_per_token * real(T);
+  }
   return read;
 }
 
 double weights_read_per_token(const Spec& spec, Protocol protocol) {
-  if (spec.trunk) return stack_elements(*spec.trunk) + head_elements(spec);
   double elements = 0;
+  for (const MemorySpec& memory : spec.token_stack().memory) {
+    if (memory.kind == MemorySpec::Kind::units)
+      elements += unit_projections(spec, memory) / real(spec.group_tokens());
+    else  // C steps a group of tokens, as many groups at once as the decoder runs
+      elements += real(std::ssize(memory.layers)) * real(memory.context + 1) * real(memory_width(spec, memory)) *
+                  real(spec.vocab_size) / (spec.trunk ? 1.0 : real(decoder_caches(spec, protocol, 1)));
+  }
+  if (spec.trunk) return elements + stack_elements(*spec.trunk) + head_elements(spec);
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const LevelSpec& level = spec.level(l);
     const double groups = 1 / unit_tokens(spec, l);  // per token
@@ -286,30 +363,33 @@ double weights_read_per_token(const Spec& spec, Protocol protocol) {
 }
 
 Flops prefill_flops(const Spec& spec, std::int64_t T) {
-  if (spec.trunk) return trunk_flops(spec, T, Where::mean);
+  if (spec.trunk) return trunk_flops(spec, T, Where::mean) + memory_flops(spec, real(T) / 2);
   Flops flops;
+  for (const MemorySpec& memory : spec.token_stack().memory)
+    if (memory.kind == MemorySpec::Kind::units)
+      flops.matmul += 2 * unit_projections(spec, memory) / real(spec.group_tokens());
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) flops = flops + encoder_flops(spec, l, T, Where::mean);
   return flops;
 }
 
 Flops decode_flops(const Spec& spec, Protocol protocol, std::int64_t T) {
-  return generation_flops(spec, protocol, T, Where::end);
+  return generation_flops(spec, protocol, T, Where::end) + memory_flops(spec, real(T));
 }
 
 Flops training_flops(const Spec& spec, std::int64_t T) {
-  return generation_flops(spec, Protocol::hiergen, T, Where::mean);
+  return generation_flops(spec, Protocol::hiergen, T, Where::mean) + memory_training_flops(spec, T);
 }
 
 Spec matching_vanilla(const Spec& spec) {
   Spec vanilla = spec;
   if (spec.trunk) {
-    vanilla.trunk->span = {};
+    vanilla.trunk->span = {}, vanilla.trunk->memory.clear();
     return vanilla;
   }
   vanilla.levels.clear();
   vanilla.decoder_embedding = false, vanilla.learned_start = true;
   StackSpec& trunk = vanilla.trunk.emplace(spec.level(1).decoder);
-  trunk.span = {};
+  trunk.span = {}, trunk.memory.clear();
   vanilla.d_embed = trunk.d_model;
   trunk.n_layers = 1;
   const std::int64_t one = count_parameters(vanilla).total;

@@ -46,8 +46,15 @@ std::int64_t kv_bytes_per_position(const StackSpec& stack, DType kv);
 /// positions, T + 1 with the bos that it prepends.
 std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T);
 
+/// A text that is remembered: token ids of 2 bytes, of 4 where the vocabulary has more than 2¹⁶, in pages of so many.
+inline constexpr std::int64_t text_page_tokens = 512;
+std::int64_t text_bytes_per_token(const Spec& spec);  // 0 where no block reads the text
+
+/// Bytes of a top-level unit in the memory of units; 0 where no block reads them.
+std::int64_t memory_bytes_per_unit(const Spec& spec, DType kv);
+
 /// Growth per token of context, without page rounding: Σ kv(stack)/C_≤l over the growing caches that the protocol
-/// keeps.
+/// keeps, and the memory's text and units, once for all blocks that read them.
 double kv_bytes_per_token(const Spec& spec, Protocol protocol, DType kv);
 
 /// Positions that bounded caches have beside those that a row sees, so that the last n tokens can be taken back: of the
@@ -77,7 +84,8 @@ std::int64_t kv_bytes_at_most(const Spec& spec, Protocol protocol, std::int64_t 
 
 /// KV bytes read per generated token at context T, mean over a top-level group.
 struct KvRead {
-  double growing = 0;  // global caches: a unit of level l reads T/C_≤l positions once in C_≤l tokens: kv·T/C_≤l²
+  double growing = 0;  // global caches: a unit of level l reads T/C_≤l positions once in C_≤l tokens: kv·T/C_≤l²; and
+                       // the memory, which each row of the stack reads once a reading block
   double bounded = 0;  // the other caches; each row reads the positions that its span shows it, itself included
   double total() const { return growing + bounded; }
 };
@@ -88,7 +96,8 @@ KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, DType 
 /// Weight parameters read from memory per generated token of one sequence, mean over a top-level group.  Every step of
 /// a stack reads it once, whatever the number of its rows: a decoder takes C steps a group (the prefix goes with the
 /// first) and recgen runs all groups of a `chunk` decoder in the same C steps.  The token embeddings, and a projection
-/// to the decoder's width (content_proj of level 1), are look-ups and not counted.
+/// to the decoder's width (content_proj of level 1), are look-ups and not counted.  A block that reads the text reads the
+/// tables of its keys and values, (context + 1) times the vocabulary: at most, since ids that do not occur are left out.
 double weights_read_per_token(const Spec& spec, Protocol protocol);
 
 /// Floating-point operations per token; a multiply-add is two.  Norms, RoPE and activations are not counted.

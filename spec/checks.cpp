@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 namespace photon {
 namespace {
@@ -14,6 +15,7 @@ constexpr std::int64_t max_dimension = std::int64_t{1} << 24;
 constexpr std::int64_t max_head_width = std::int64_t{1} << 20;    // n_heads·head_dim
 constexpr std::int64_t max_chunk_tokens = std::int64_t{1} << 16;  // C_≤L
 constexpr std::int64_t max_converter_len = std::int64_t{1} << 10;
+constexpr std::int64_t max_memory_context = 64;
 constexpr std::int64_t max_parameters = std::int64_t{1} << 40;
 
 void check_range(const std::string& place, const char* field, std::int64_t value, std::int64_t low, std::int64_t high,
@@ -50,6 +52,45 @@ void check(const StackSpec& s, const std::string& place, std::initializer_list<S
     problems.add(place + " span", fmt::format("size is {}, but {} has none", s.span.size, to_string(s.span)));
 }
 
+// The level-1 decoder and the trunk: all others must have none.
+void check_memory(const Spec& spec, const StackSpec& s, const std::string& stack_place, Problems& problems) {
+  const std::string place = memory_place(stack_place);
+  for (const MemorySpec& memory : s.memory) {
+    const bool is_text = memory.kind == MemorySpec::Kind::text;
+    check_range(place, "n_kv_heads", memory.n_kv_heads, 1, max_head_width, problems);
+    if (problems.good(place, {"n_kv_heads"}) && problems.good(stack_place, {"n_heads"}) &&
+        s.n_heads % memory.n_kv_heads != 0)
+      problems.add(place, fmt::format("n_kv_heads {} does not divide the stack's n_heads {}", memory.n_kv_heads,
+                                      s.n_heads));
+    if (problems.good(place, {"layers"}) && problems.good(stack_place, {"n_layers"})) {
+      const auto& layers = memory.layers;
+      if (layers.empty()) problems.add(place, "layers names no block; leave the memory out if none reads it");
+      for (const std::int64_t layer : layers)
+        if (layer < 0 || layer >= s.n_layers)
+          problems.add(place, fmt::format("layers names block {}, the stack has blocks 0 to {}", layer,
+                                          s.n_layers - 1));
+      if (std::ranges::adjacent_find(layers, std::greater_equal<>()) != layers.end())
+        problems.add(place, fmt::format("layers [{}] must ascend, each block once", fmt::join(layers, ", ")));
+    }
+    if (is_text) check_range(place, "context", memory.context, 1, max_memory_context, problems);
+    if (!is_text && memory.context != 0)
+      problems.add(place, fmt::format("context is {}, but units have none", memory.context));
+    if (is_text && memory.rope)
+      problems.add(place, "rope needs kind \"units\": keys of text know no positions");
+    if (!is_text && memory.recency) problems.add(place, "recency needs kind \"text\"");
+    if (!is_text && spec.trunk) problems.add(place, "kind \"units\" needs a level: a trunk has no units");
+    if (!is_text && memory.rope && problems.good(stack_place, {"span"}) && s.span.kind != Span::Kind::stream)
+      problems.add(place, fmt::format("rope needs a stream decoder, whose positions go on: span is {}",
+                                      to_string(s.span)));
+  }
+  if (s.memory.size() > 2 || (s.memory.size() == 2 && s.memory[0].kind == s.memory[1].kind))
+    problems.add(place, "may be given once of each kind, \"text\" and \"units\"");
+}
+
+void refuse_memory(const StackSpec& s, const std::string& place, Problems& problems) {
+  if (!s.memory.empty()) problems.add(place, "memory does not fit here: the level-1 decoder or a trunk may read it");
+}
+
 void check_chunk_tokens(const Spec& spec, Problems& problems) {
   std::int64_t tokens = 1;
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
@@ -74,6 +115,8 @@ void check_level(const Spec& spec, std::int64_t l, Problems& problems) {
   else
     check(level.encoder, encoder, {global, window, block}, "global, window or block", problems);
   check(level.decoder, decoder, {chunk, stream}, "chunk or stream", problems);
+  refuse_memory(level.encoder, encoder, problems);
+  l == 1 ? check_memory(spec, level.decoder, decoder, problems) : refuse_memory(level.decoder, decoder, problems);
 
   if (level.chunker == Chunker::concat && problems.good(place, {"chunker"}))
     for (const auto& [field, is_set] :
@@ -120,6 +163,7 @@ void check_parameters(const Spec& spec, Problems& problems) {
 std::string level_place(std::int64_t l) { return fmt::format("level {}", l); }
 std::string encoder_place(std::int64_t l) { return fmt::format("level {} encoder", l); }
 std::string decoder_place(std::int64_t l) { return fmt::format("level {} decoder", l); }
+std::string memory_place(const std::string& stack_place) { return stack_place + " memory"; }
 
 void check(const Spec& spec, Problems& problems) {
   check_range("", "vocab_size", spec.vocab_size, 1, max_dimension, problems);
@@ -141,6 +185,7 @@ void check(const Spec& spec, Problems& problems) {
   check_chunk_tokens(spec, problems);
   if (spec.trunk) {
     check(*spec.trunk, "trunk", {Span::Kind::global, Span::Kind::window}, "global or window", problems);
+    check_memory(spec, *spec.trunk, "trunk", problems);
     if (problems.good("", {"d_embed"}) && problems.good("trunk", {"d_model"}) && spec.d_embed != spec.trunk->d_model)
       problems.add("trunk", fmt::format("d_model {} differs from d_embed {}", spec.trunk->d_model, spec.d_embed));
   }

@@ -1,6 +1,7 @@
 // Specs as config.json: strict parsing, which reports every problem at once, and writing.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -164,6 +165,28 @@ class Reader {
     wrong_type(field, *value, "an object");
     return nullptr;
   }
+  /// One object, or a list of them; none where the key is absent.
+  std::vector<const json*> objects(const char* field) {
+    const json* value = optional_member(field);
+    std::vector<const json*> found;
+    if (value == nullptr) return found;
+    if (value->is_object()) return {value};
+    if (!value->is_array()) wrong_type(field, *value, "an object or a list of objects");
+    else
+      for (const json& entry : *value) {
+        if (entry.is_object()) found.push_back(&entry);
+        else wrong_type(field, entry, "an object or a list of objects");
+      }
+    return found;
+  }
+  void integers(const char* field, std::vector<std::int64_t>& into) {
+    const json* value = member(field);
+    if (value == nullptr) return;
+    if (!value->is_array() || !std::ranges::all_of(*value, [](const json& n) { return n.is_number_integer(); }))
+      problems_.add_bad(place_, field, fmt::format("{} is {}, must be a list of integers", field, value->dump()));
+    else
+      into = value->get<std::vector<std::int64_t>>();
+  }
   bool has(const char* field) const { return object_.contains(field); }
   void refuse_other_keys() {
     for (const auto& item : object_.items())
@@ -207,6 +230,20 @@ void read_span(Reader& stack, Span& span, Problems& problems) {
   reader.refuse_other_keys();
 }
 
+MemorySpec read_memory(const json& object, const std::string& place, Problems& problems) {
+  MemorySpec memory;
+  Reader reader(object, place, problems);
+  using enum MemorySpec::Kind;
+  reader.word<MemorySpec::Kind>("kind", {{"text", text}, {"units", units}}, memory.kind);
+  reader.integer("n_kv_heads", memory.n_kv_heads);
+  reader.integers("layers", memory.layers);
+  if (memory.kind == text) reader.integer("context", memory.context);
+  reader.optional_boolean("recency", memory.recency);
+  reader.optional_boolean("rope", memory.rope);
+  reader.refuse_other_keys();
+  return memory;
+}
+
 void read_stack(Reader& parent, const char* field, const std::string& place, StackSpec& stack, Problems& problems) {
   const json* const object = parent.object(field);
   if (object == nullptr) {
@@ -222,6 +259,8 @@ void read_stack(Reader& parent, const char* field, const std::string& place, Sta
   reader.integer("d_ff", stack.d_ff);
   reader.number("rope_theta", stack.rope_theta);
   read_span(reader, stack.span, problems);
+  for (const json* memory : reader.objects("memory"))
+    stack.memory.push_back(read_memory(*memory, memory_place(place), problems));
   reader.refuse_other_keys();
 }
 
@@ -278,12 +317,27 @@ Spec read_spec(const json& root, Problems& problems) {
   return spec;
 }
 
+nlohmann::ordered_json memory_json(const MemorySpec& m) {
+  nlohmann::ordered_json memory{{"kind", to_string(m.kind)}};
+  if (m.kind == MemorySpec::Kind::text) memory["context"] = m.context;
+  memory["n_kv_heads"] = m.n_kv_heads;
+  memory["layers"] = m.layers;
+  if (m.recency) memory["recency"] = true;
+  if (m.rope) memory["rope"] = true;
+  return memory;
+}
+
 nlohmann::ordered_json stack_json(const StackSpec& s) {
   nlohmann::ordered_json span{{"kind", to_string(Span{s.span.kind, 0})}};
   if (s.span.has_size()) span["size"] = s.span.size;
-  return {
+  nlohmann::ordered_json stack{
       {"d_model", s.d_model},   {"n_layers", s.n_layers}, {"n_heads", s.n_heads},       {"n_kv_heads", s.n_kv_heads},
       {"head_dim", s.head_dim}, {"d_ff", s.d_ff},         {"rope_theta", s.rope_theta}, {"span", span}};
+  std::vector<nlohmann::ordered_json> memories;
+  for (const MemorySpec& memory : s.memory) memories.push_back(memory_json(memory));
+  if (memories.size() == 1) stack["memory"] = memories.front();
+  if (memories.size() > 1) stack["memory"] = memories;
+  return stack;
 }
 
 [[noreturn]] void refuse(const std::string& origin, const std::vector<std::string>& list) {

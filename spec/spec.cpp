@@ -2,7 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace photon {
+
+bool MemorySpec::is_read_by(std::int64_t layer) const { return std::ranges::find(layers, layer) != layers.end(); }
+
+const MemorySpec* StackSpec::memory_of(MemorySpec::Kind kind) const {
+  const auto found = std::ranges::find(memory, kind, &MemorySpec::kind);
+  return found == memory.end() ? nullptr : &*found;
+}
 
 std::int64_t Spec::chunk_tokens(std::int64_t l) const {
   std::int64_t tokens = 1;
@@ -20,7 +29,13 @@ std::int64_t Spec::content_width(std::int64_t l) const {
   return l == 1 && decoder_embedding ? level(1).decoder.d_model : width(l - 1);
 }
 
-std::int64_t Spec::head_width() const { return trunk ? trunk->d_model : level(1).decoder.d_model; }
+const StackSpec& Spec::token_stack() const { return trunk ? *trunk : level(1).decoder; }
+
+std::int64_t Spec::token_width() const { return trunk ? d_embed : content_width(1); }
+
+std::int64_t Spec::head_width() const { return token_stack().d_model; }
+
+std::string_view to_string(MemorySpec::Kind kind) { return kind == MemorySpec::Kind::text ? "text" : "units"; }
 
 std::string to_string(const Span& span) {
   using enum Span::Kind;

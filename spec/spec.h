@@ -31,15 +31,35 @@ struct Span {
   bool has_size() const { return kind == Kind::window || kind == Kind::block || kind == Kind::stream; }
 };
 
+/// What a stack that predicts tokens asks of the past besides its own span: everything before the top-level group of a
+/// row (L = 0: before the token that it predicts), in one softmax with the span.  docs/architecture.md §2.
+struct MemorySpec {
+  enum class Kind {
+    text,   ///< keys and values are functions of token ids alone: the cache is the text
+    units,  ///< keys and values are projections of the top level's units
+  };
+  Kind kind = Kind::text;
+  std::int64_t context = 0;             // text: tokens that a key is made of, the last of them its own; units: 0
+  std::int64_t n_kv_heads = 0;          // K_m, a divisor of the stack's n_heads; as wide as its heads
+  std::vector<std::int64_t> layers{};   // blocks that read it, from 0, ascending
+  bool recency = false;                 // text: scores fall with the logarithm of the distance, as fast as is learned
+  bool rope = false;                    // units: keys are rotated at the last row of their group's layout
+  bool operator==(const MemorySpec&) const = default;
+
+  bool is_read_by(std::int64_t layer) const;
+};
+
 /// One causal Transformer stack: pre-RMSNorm, RoPE (rotate-half), SwiGLU, no biases, final RMSNorm.
 struct StackSpec {
   std::int64_t d_model = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, d_ff = 0;
   double rope_theta = 10000.0;
   Span span{};
+  std::vector<MemorySpec> memory{};  // level-1 decoder and trunk: none, one, or one of each kind
   bool operator==(const StackSpec&) const = default;
 
   std::int64_t q_width() const { return n_heads * head_dim; }      // H*h
   std::int64_t kv_width() const { return n_kv_heads * head_dim; }  // K*h
+  const MemorySpec* memory_of(MemorySpec::Kind kind) const;        // null: it reads none of that kind
 };
 
 enum class Chunker {
@@ -78,6 +98,8 @@ struct Spec {
   std::int64_t cond_width(std::int64_t l) const;     // width of cond⁽ˡ⁾: D_L at the top, E_{l+1} below it
   std::int64_t content_width(std::int64_t l) const;  // of what Decoder_l reads: D_{l-1}, or E_1 with decoder_embedding
   std::int64_t head_width() const;                   // input of lm_head: E_1, or the trunk's d_model
+  const StackSpec& token_stack() const;              // that predicts tokens: the level-1 decoder, or the trunk
+  std::int64_t token_width() const;                  // of what this stack reads of a token
 };
 
 /// Parses a config.json text strictly: unknown keys, wrong types, duplicates and every inconsistency are problems.
@@ -100,5 +122,6 @@ struct TensorSpec {
 std::vector<TensorSpec> tensors(const Spec& spec);
 
 std::string to_string(const Span& span);  // "global", "window(16)", …
+std::string_view to_string(MemorySpec::Kind kind);  // "text", "units"
 
 }  // namespace photon

@@ -25,6 +25,13 @@ Block Stack::layer(std::int64_t i) const {
 
 Stack trunk() { return Stack("trunk"); }
 
+Memory::Memory(const Spec& spec, MemorySpec::Kind kind) {
+  std::string place = spec.trunk ? "trunk.memory" : "levels.1.memory";
+  if (spec.token_stack().memory.size() > 1) place += fmt::format(".{}", to_string(kind));
+  norm = place + ".norm.weight", k = place + ".k.weight", v = place + ".v.weight";
+  offset = place + ".offset.weight", recency = place + ".recency.weight";
+}
+
 Level::Level(std::int64_t l)
     : chunker_norm(fmt::format("levels.{}.chunker.norm.weight", l)),
       chunker(fmt::format("levels.{}.chunker.weight", l)),
@@ -60,12 +67,18 @@ Place place_of(std::string_view name) {
 std::string part_of(std::string_view name) {
   const Place place = place_of(name);
   const std::string_view part = place.stack.empty() ? place.kind.substr(0, place.kind.find('.')) : place.stack;
+  if (place.stack == "trunk" && place.kind.starts_with("memory.")) return "trunk memory";
   return place.level > 0 ? fmt::format("level {} {}", place.level, part) : std::string(part);
 }
 
 bool is_norm(std::string_view name) { return place_of(name).kind.ends_with("norm"); }
 
 bool is_bias(std::string_view name) { return name.ends_with(".bias"); }
+
+bool is_memory_scalar(std::string_view name) {
+  const std::string_view kind = place_of(name).kind;
+  return kind.starts_with("memory.") && (kind.ends_with(".offset") || kind.ends_with(".recency"));
+}
 
 bool is_residual_output(const Place& place) { return place.kind == "attn.o" || place.kind == "mlp.down"; }
 

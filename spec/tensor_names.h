@@ -25,6 +25,14 @@ struct Stack {
 };
 Stack trunk();
 
+/// Of a stack's memory, which lies beside the stack: "levels.1.memory.k.weight", or, where there are both kinds,
+/// "levels.1.memory.text.k.weight".
+struct Memory {
+  Memory(const Spec& spec, MemorySpec::Kind kind);
+
+  std::string norm, k, v, offset, recency;
+};
+
 struct Level {
   explicit Level(std::int64_t l);  // 1…L
 
@@ -43,6 +51,7 @@ Place place_of(std::string_view name);       // borrows the name
 std::string part_of(std::string_view name);  // "level 2 decoder", "level 1 chunker", "trunk", "embed"
 bool is_norm(std::string_view name);         // gains of an RMSNorm
 bool is_bias(std::string_view name);
+bool is_memory_scalar(std::string_view name);  // offset or recency of a memory: a number a head
 bool is_residual_output(const Place& place);  // attn.o, mlp.down: what a block adds to the residual stream
 const StackSpec* stack_of(const Place& place, const Spec& s);  // null outside the stacks
 

@@ -21,6 +21,22 @@ void add_stack(const StackSpec& s, const names::Stack& name, std::vector<TensorS
   list.push_back({name.norm, {s.d_model}});
 }
 
+// What the stack that predicts tokens reads of the past.  Text: keys and values of the content of tokens.
+void add_memory(const Spec& spec, std::vector<TensorSpec>& list) {
+  const StackSpec& s = spec.token_stack();
+  for (const MemorySpec& memory : s.memory) {
+    const bool is_text = memory.kind == MemorySpec::Kind::text;
+    const names::Memory name(spec, memory.kind);
+    const std::int64_t source = is_text ? spec.token_width() : spec.width(spec.n_levels());
+    const std::int64_t width = memory.n_kv_heads * s.head_dim;
+    list.push_back({name.norm, {source}});
+    list.push_back({name.k, {(is_text ? memory.context : 1) * width, source}});
+    list.push_back({name.v, {width, source}});
+    list.push_back({name.offset, {s.n_heads}});
+    if (memory.recency) list.push_back({name.recency, {s.n_heads}});
+  }
+}
+
 }  // namespace
 
 std::vector<TensorSpec> tensors(const Spec& spec) {
@@ -44,9 +60,10 @@ std::vector<TensorSpec> tensors(const Spec& spec) {
     if (level.converter_bias) list.push_back({name.converter_bias, {level.converter_len * E}});
     if (l == 1 && spec.decoder_embedding) list.push_back({names::decoder_embed, {spec.vocab_size, E}});
     if (const std::int64_t D = spec.content_width(l); D != E) list.push_back({name.content_proj, {E, D}});
+    if (l == 1) add_memory(spec, list);
     add_stack(level.decoder, name.decoder, list);
   }
-  if (spec.trunk) add_stack(*spec.trunk, names::trunk(), list);
+  if (spec.trunk) add_memory(spec, list), add_stack(*spec.trunk, names::trunk(), list);
   if (!spec.tie_embeddings) list.push_back({names::lm_head, {spec.vocab_size, spec.head_width()}});
   return list;
 }

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <string_view>
 
@@ -50,7 +51,55 @@ ops::Normed norm_of(const Residual& stream, const Tensor& weight, double eps, to
   return {stream.x, ops::rms_norm(stream.x, weight, eps, dtype)};
 }
 
+// Attention of a block that reads memories; the rows of a sequence that were folded into the batch stand together again.
+Tensor attend_to_past(const Tensor& qkv, const ops::RopeTable& rope, const StackSpec& s, const Past& past,
+                      const std::vector<Remembered>& memories) {
+  const int64_t B = qkv.size(0), S = qkv.size(1), H = s.n_heads, K = s.n_kv_heads, h = s.head_dim;
+  const Tensor heads = qkv.view({B, S, H + 2 * K, h}), q = heads.narrow(2, 0, H);
+  const auto together = [&](const Tensor& x) { return x.reshape({past.n_sequences, -1, x.size(2), h}); };
+  return attend_and_remember(together(q), together(ops::rotate(q, rope)), together(ops::rotate(heads.narrow(2, H, K), rope)),
+                             together(heads.narrow(2, H + K, K)), s.span, past.layout, memories)
+      .view({B, S, H * h});
+}
+
 }  // namespace
+
+Memory::Memory(torch::nn::Module& model, const Spec& whole, const MemorySpec& memory)
+    : spec(memory), stack(whole.token_stack()), layout(row_layout(whole)), norm_eps(whole.norm_eps) {
+  const names::Memory name(whole, memory.kind);
+  const bool is_text = memory.kind == MemorySpec::Kind::text;
+  const int64_t D = is_text ? whole.token_width() : whole.width(whole.n_levels()), width = memory.n_kv_heads * stack.head_dim;
+  norm = add_weight(model, name.norm, {D});
+  k = add_weight(model, name.k, {(is_text ? memory.context : 1) * width, D});
+  v = add_weight(model, name.v, {width, D});
+  offset = add_weight(model, name.offset, {stack.n_heads});
+  if (memory.recency) recency = add_weight(model, name.recency, {stack.n_heads});
+}
+
+Remembered Memory::remember(const Tensor& past, torch::ScalarType dtype) const {
+  const int64_t B = past.size(0), N = past.size(1), K = spec.n_kv_heads, h = stack.head_dim;
+  const Tensor normed = ops::rms_norm(past, norm, norm_eps, dtype);
+  Remembered memory{.v = ops::linear(normed, v).view({B, N, K, h}), .offset = offset};
+  if (recency.defined()) memory.rate = torch::softplus(recency);
+  const Tensor keys = ops::linear(normed, k);
+  if (spec.kind == MemorySpec::Kind::text) {  // of token j: Σ_o W_k^o e_{j-o}
+    const Tensor by_place = keys.view({B, N, spec.context, K, h});
+    memory.k = by_place.select(2, 0);
+    for (int64_t o = 1; o < std::min(spec.context, N); ++o)
+      memory.k = memory.k + torch::constant_pad_nd(by_place.select(2, o).narrow(1, 0, N - o), {0, 0, 0, 0, o, 0});
+    return memory;
+  }
+  memory.k = keys.view({B, N, K, h});
+  memory.entry_tokens = layout.group_tokens;
+  if (spec.rope) {  // at the last row of each group
+    const int64_t rows = layout.group_tokens / layout.chunk * layout.period;
+    const auto table = ops::rope_table(N * rows, stack, norm.options());
+    const Tensor last = torch::arange(1, N + 1, torch::kInt64).to(past.device()) * rows - 1;
+    memory.k = ops::rotate(memory.k, {table.cos.index_select(0, last), table.sin.index_select(0, last)});
+    memory.rotated = true;
+  }
+  return memory;
+}
 
 Block::Block(torch::nn::Module& model, const names::Block& name, const StackSpec& s, double eps)
     : stack(s),
@@ -66,10 +115,12 @@ Block::Block(torch::nn::Module& model, const names::Block& name, const StackSpec
       down(add_weight(model, name.down, {s.d_model, s.d_ff})) {}
 
 Residual Block::forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted,
-                        torch::ScalarType dtype) {
+                        torch::ScalarType dtype, const Past& past, const std::vector<Remembered>& memories) {
   const auto [x, normed] = norm_of(stream, attn_norm, norm_eps, dtype);      // [B, S, D]
   const Tensor qkv = ops::linear(normed, {q, k, v});                         // [B, S, (H+2K)·h]
-  const Tensor attended = select(ops::attention(qkv, rope, stack), wanted);  // [B, S', H·h]
+  const Tensor seen = memories.empty() ? ops::attention(qkv, rope, stack)    // [B, S, H·h]
+                                       : attend_to_past(qkv, rope, stack, past, memories);
+  const Tensor attended = select(seen, wanted);                              // [B, S', H·h]
   const Residual after{select(x, wanted), ops::linear(attended, o)};         // [B, S', D]
   const auto [y, normed_y] = norm_of(after, mlp_norm, norm_eps, dtype);      // [B, S', D]
   const Tensor gate_up = ops::linear(normed_y, {gate, up});                  // [B, S', 2·d_ff]
@@ -81,12 +132,15 @@ Stack::Stack(torch::nn::Module& model, const names::Stack& name, const StackSpec
   for (int64_t i = 0; i < s.n_layers; ++i) layers.emplace_back(model, name.layer(i), s, eps);
 }
 
-Tensor Stack::forward(const Tensor& x, torch::ScalarType dtype, const Slots& wanted) {
+Tensor Stack::forward(const Tensor& x, torch::ScalarType dtype, const Slots& wanted, const Past& past) {
   const auto residual_dtype = norm.scalar_type();
   const auto rope = ops::rope_table(x.size(1), spec, norm.options());
   Residual stream{x.to(residual_dtype), {}};
   // Only the last block may drop positions: until then each is a key that others look at.
-  for (Block& layer : layers) stream = layer.forward(stream, rope, &layer == &layers.back() ? wanted : Slots{}, dtype);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const auto memories = past.of_layer.empty() ? std::vector<Remembered>() : past.of_layer[i];
+    stream = layers[i].forward(stream, rope, i + 1 == layers.size() ? wanted : Slots{}, dtype, past, memories);
+  }
   return norm_of(stream, norm, norm_eps, dtype).normed;
 }
 
@@ -113,7 +167,7 @@ Tensor Level::encode(const Tensor& below, torch::ScalarType dtype) {
   return encoder.forward(A, dtype);  // X⁽ˡ⁾ [B, M, D_l]
 }
 
-Tensor Level::decode(const Tensor& cond, const Tensor& content, torch::ScalarType dtype) {
+Tensor Level::decode(const Tensor& cond, const Tensor& content, torch::ScalarType dtype, const Past& past) {
   const int64_t B = cond.size(0), M = cond.size(1);
   const int64_t C = spec.chunk_size, R = spec.converter_len, E = spec.decoder.d_model;
   const Tensor U = linear(cond.to(dtype), converter, converter_bias).view({B, M, R, E});
@@ -123,11 +177,11 @@ Tensor Level::decode(const Tensor& cond, const Tensor& content, torch::ScalarTyp
   // Prefix position R predicts slot 1, content slot j predicts slot j+1.
   if (spec.decoder.span.kind == Span::Kind::stream) {
     const Tensor rows = torch::cat({U.to(residual_dtype), slots.to(residual_dtype)}, 2);  // [B, M, R+C, E]
-    return decoder.forward(rows.flatten(1, 2), dtype, {R + C, R - 1, C});
+    return decoder.forward(rows.flatten(1, 2), dtype, {R + C, R - 1, C}, past);
   }
   const Tensor fed = slots.narrow(2, 0, C - 1);                                       // slot C is never an input
   const Tensor rows = torch::cat({U.to(residual_dtype), fed.to(residual_dtype)}, 2);  // [B, M, R+C-1, E]
-  return decoder.forward(rows.flatten(0, 1), dtype, {R + C - 1, R - 1, C}).view({B, M * C, E});
+  return decoder.forward(rows.flatten(0, 1), dtype, {R + C - 1, R - 1, C}, past).view({B, M * C, E});
 }
 
 }  // namespace modules
@@ -142,6 +196,7 @@ Photon::Photon(const Spec& spec, const TensorSource& source) : spec_(spec) {
     trunk_.emplace(*this, names::trunk(), *spec.trunk, spec.norm_eps);
   else if (spec.learned_start)
     start_ = modules::add_weight(*this, names::start, {spec.width(spec.n_levels())});
+  for (const MemorySpec& memory : spec.token_stack().memory) memories_.emplace_back(*this, spec, memory);
   if (!spec.tie_embeddings) lm_head_ = modules::add_weight(*this, names::lm_head, {spec.vocab_size, spec.head_width()});
 
   torch::NoGradGuard no_grad;
@@ -182,10 +237,26 @@ std::vector<Tensor> Photon::decode(const Tensor& top, const std::vector<Tensor>&
                                         : torch::zeros({top.size(0), 1, top.size(2)}, top.options());
   Tensor cond = torch::cat({start, top.narrow(1, 0, top.size(1) - 1)}, 1);  // shifted by one, at the top only
   for (size_t l = L; l >= 1; --l) {
-    X_hat[l - 1] = levels_[l - 1].decode(cond, content[l - 1], compute_dtype_);
+    X_hat[l - 1] = levels_[l - 1].decode(cond, content[l - 1], compute_dtype_,
+                                         l == 1 ? past(content[0], top) : modules::Past());
     cond = X_hat[l - 1];
   }
   return X_hat;
+}
+
+// What the stack that predicts tokens may ask: content of tokens [B, T, E], units X⁽ᴸ⁾ [B, M, D_L].
+modules::Past Photon::past(const Tensor& tokens, const Tensor& units) const {
+  modules::Past past;
+  if (memories_.empty()) return past;
+  past.n_sequences = tokens.size(0);
+  past.layout = row_layout(spec_);
+  past.of_layer.resize(static_cast<size_t>(spec_.token_stack().n_layers));
+  for (const modules::Memory& memory : memories_) {
+    const bool is_text = memory.spec.kind == MemorySpec::Kind::text;
+    const Remembered remembered = memory.remember(is_text ? tokens : units, compute_dtype_);
+    for (const int64_t layer : memory.spec.layers) past.of_layer[static_cast<size_t>(layer)].push_back(remembered);
+  }
+  return past;
 }
 
 // L_rec over the units that lie wholly within the T real tokens.
@@ -212,7 +283,8 @@ Photon::Hidden Photon::hidden(const Tensor& tokens, RecLevels rec_levels, bool d
     const Tensor bos = torch::full({tokens.size(0), 1}, spec_.bos_token_id, tokens.options());
     const Tensor inputs = torch::cat({bos, tokens.narrow(1, 0, T - 1)}, 1);  // [bos, t_1 … t_{T-1}]
     const Tensor embedded = torch::embedding(embed_, inputs);
-    return {trunk_->forward(embedded, compute_dtype_), torch::zeros({}, embed_.options())};
+    const modules::Past asked = past(embedded.narrow(1, 1, T - 1), Tensor());  // bos is no text
+    return {trunk_->forward(embedded, compute_dtype_, {}, asked), torch::zeros({}, embed_.options())};
   }
   const int64_t C = spec_.group_tokens(), padding = (C - T % C) % C;
   TORCH_CHECK(rec_levels == RecLevels::above_tokens || can_reconstruct_tokens(spec_),

@@ -11,6 +11,7 @@
 
 #include "spec/spec.h"
 #include "spec/tensor_names.h"
+#include "train/memory.h"
 #include "train/ops.h"
 #include "train/recipe.h"
 #include "weights/tensor_source.h"
@@ -29,11 +30,33 @@ struct Residual {
   torch::Tensor x, y;  // [B, S, D]; y may be undefined: zero
 };
 
+/// What a memory keeps of the past: keys and values of tokens or of top-level units.
+struct Memory {
+  Memory(torch::nn::Module& model, const Spec& spec, const MemorySpec& memory);
+  /// text: content [B, T, E] of the tokens; units: X⁽ᴸ⁾ [B, M, D_L].
+  Remembered remember(const torch::Tensor& past, torch::ScalarType dtype) const;
+
+  MemorySpec spec;
+  StackSpec stack;  // that reads it
+  RowLayout layout;
+  double norm_eps;
+  torch::Tensor norm, k, v, offset, recency;  // recency undefined where the spec has none
+};
+
+/// What a stack may ask: the memories of each of its blocks, for rows of B sequences.
+struct Past {
+  int64_t n_sequences = 0;
+  RowLayout layout;
+  std::vector<std::vector<Remembered>> of_layer;  // [n_layers]
+};
+
 /// One pre-norm block: attention and SwiGLU, each added to the residual stream.
 struct Block {
   Block(torch::nn::Module& model, const names::Block& name, const StackSpec& stack, double norm_eps);
   /// stream [B, S, D]; returns the updated stream at `wanted` positions only, [B, S/period·count, D].
-  Residual forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted, torch::ScalarType dtype);
+  /// memories, of `past`: what it reads beside its span; none: nothing.
+  Residual forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted, torch::ScalarType dtype,
+                   const Past& past, const std::vector<Remembered>& memories);
 
   StackSpec stack;
   double norm_eps;
@@ -44,7 +67,9 @@ struct Block {
 struct Stack {
   Stack(torch::nn::Module& model, const names::Stack& name, const StackSpec& spec, double norm_eps);
   /// x [B, S, D] -> [B, S/period·count, D] in `dtype`, at `wanted` positions only (S a multiple of the period).
-  torch::Tensor forward(const torch::Tensor& x, torch::ScalarType dtype, const Slots& wanted = {});
+  /// With a past, the rows of a sequence may be folded into the batch.
+  torch::Tensor forward(const torch::Tensor& x, torch::ScalarType dtype, const Slots& wanted = {},
+                        const Past& past = {});
 
   StackSpec spec;
   double norm_eps;
@@ -58,7 +83,8 @@ struct Level {
   /// X⁽ˡ⁻¹⁾ [B, M·C, D_{l-1}] -> X⁽ˡ⁾ [B, M, D_l].
   torch::Tensor encode(const torch::Tensor& below, torch::ScalarType dtype);
   /// cond⁽ˡ⁾ [B, M, W], content X⁽ˡ⁻¹⁾ or that of decoder_embed [B, M·C, …] -> X̂⁽ˡ⁻¹⁾ [B, M·C, E_l].
-  torch::Tensor decode(const torch::Tensor& cond, const torch::Tensor& content, torch::ScalarType dtype);
+  torch::Tensor decode(const torch::Tensor& cond, const torch::Tensor& content, torch::ScalarType dtype,
+                       const Past& past = {});
 
   LevelSpec spec;
   double norm_eps;
@@ -103,6 +129,7 @@ class Photon final : public torch::nn::Module {
   std::vector<torch::Tensor> decode(const torch::Tensor& top, const std::vector<torch::Tensor>& content);
   torch::Tensor rec_loss(const std::vector<torch::Tensor>& content, const std::vector<torch::Tensor>& X_hat, int64_t T,
                          RecLevels rec_levels) const;
+  modules::Past past(const torch::Tensor& tokens, const torch::Tensor& units) const;
   struct Hidden {
     torch::Tensor last;      // X̂⁽⁰⁾ or the trunk's output, [B, T, E_1]
     torch::Tensor rec_loss;  // scalar
@@ -115,6 +142,7 @@ class Photon final : public torch::nn::Module {
   torch::Tensor embed_, decoder_embed_, start_, lm_head_;  // undefined where the spec has none
   std::vector<modules::Level> levels_;                     // levels_[0] is level 1
   std::optional<modules::Stack> trunk_;                    // vanilla only
+  std::vector<modules::Memory> memories_;                  // of the level-1 decoder or the trunk
 };
 
 }  // namespace photon

@@ -20,7 +20,8 @@ torch::ScalarType statistics_dtype(const Tensor& x) {
   return x.scalar_type() == torch::kFloat64 ? torch::kFloat64 : torch::kFloat32;
 }
 
-// x [B, S, N, h]: first and second half of each head rotated by the angle of their position; odd h: the middle stays.
+}  // namespace
+
 Tensor rotate(const Tensor& x, const RopeTable& table) {
   const int64_t S = x.size(1), h = x.size(3), half = h / 2;
   const Tensor cos = table.cos.narrow(0, 0, S).unsqueeze(1).to(statistics_dtype(x));  // [S, 1, h/2]
@@ -28,8 +29,6 @@ Tensor rotate(const Tensor& x, const RopeTable& table) {
   const Tensor a = x.narrow(3, 0, half), middle = x.narrow(3, half, h - 2 * half), b = x.narrow(3, h - half, half);
   return torch::cat({(a * cos - b * sin).to(x.scalar_type()), middle, (b * cos + a * sin).to(x.scalar_type())}, 3);
 }
-
-}  // namespace
 
 void set_fused(bool enabled) { use_fused = enabled; }
 bool fused_enabled() { return use_fused; }

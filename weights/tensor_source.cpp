@@ -86,7 +86,9 @@ std::vector<float> initial_values(const TensorSpec& tensor, const Spec& spec, co
   std::vector<float> values(static_cast<std::size_t>(elements), norm ? 1.0f : 0.0f);
 
   const std::uint64_t stream = fnv1a(tensor.name);
-  if (!norm && !names::is_bias(tensor.name)) {
+  if (names::is_memory_scalar(tensor.name)) {
+    if (tensor.name.ends_with(".offset.weight")) std::ranges::fill(values, static_cast<float>(options.memory_offset));
+  } else if (!norm && !names::is_bias(tensor.name)) {
     const names::Place place = names::place_of(tensor.name);
     double std = 0.02;
     if (options.scale_residual && names::is_residual_output(place))

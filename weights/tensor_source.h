@@ -53,11 +53,12 @@ class FolderSource final : public TensorSource {
 
 /// How training begins: normal with std 0.02 for matrices, ones for norms; residual outputs (attn.o, mlp.down) scaled
 /// by 1/sqrt(2·n_layers) if scale_residual. shake adds noise of std 0.2 to norms and of max(0.05, 0.7/sqrt(columns)) to
-/// the rest: no zero or one hides a path.
+/// the rest: no zero or one hides a path.  Biases and how fast a memory's scores fall begin at 0.
 struct InitOptions {
   std::uint64_t seed = 0;
   bool shake = false;
   bool scale_residual = false;
+  double memory_offset = 0;  // of every head: what a memory's scores begin with
   DType dtype = DType::f32;  // of a folder that is written: f32 or bf16
 };
 /// One tensor, row-major: a function of (seed, name, shape) only, so the same whoever asks.

@@ -8,6 +8,7 @@ namespace photon::avx2 {
 extern const RowKernels rows;
 extern const MatmulKernels matmul;
 extern const AttentionKernels attention;
+extern const MemoryKernels memory;
 extern const PeakKernels peak;
 extern const TrainingKernels training;
 

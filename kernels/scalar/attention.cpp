@@ -46,11 +46,11 @@ struct Head {
 
 // `top` is the largest score so far, `sum` = Σ exp(score - top), out = Σ exp(score - top) v.
 template <class T>
-void attend(const float* q, const AttendCall& call, std::int64_t visible, float* out) {
+void attend(const float* q, const AttendCall& call, std::int64_t visible, float* out, float& top, float& sum) {
   const std::int64_t h = call.head_dim;
   const float scale = 1 / std::sqrt(static_cast<float>(h));
   std::fill(out, out + h, 0.0f);
-  float top = -std::numeric_limits<float>::infinity(), sum = 0;
+  top = -std::numeric_limits<float>::infinity(), sum = 0;
   for (const KvRun* run = call.runs; visible > 0; ++run) {
     const Head<T> head(*run, h);
     for (std::int64_t slot = run->first; slot < run->first + run->n && visible > 0; ++slot, --visible) {
@@ -72,15 +72,19 @@ void attend_all(const AttendCall& call) {
     for (std::int64_t i = 0; i < call.q.cols; i += call.head_dim) {
       const float* q = call.q.data + r * call.q.stride + i;
       float* out = call.out.data + r * call.out.stride + i;
+      const bool told = call.top.data != nullptr;
+      float unused_top, unused_sum;
+      float& top = told ? call.top.data[r * call.top.stride + i / call.head_dim] : unused_top;
+      float& sum = told ? call.sum.data[r * call.sum.stride + i / call.head_dim] : unused_sum;
       switch (call.type) {
         case DType::f32:
-          attend<float>(q, call, call.visible[r], out);
+          attend<float>(q, call, call.visible[r], out, top, sum);
           break;
         case DType::bf16:
-          attend<bf16>(q, call, call.visible[r], out);
+          attend<bf16>(q, call, call.visible[r], out, top, sum);
           break;
         case DType::int8:
-          attend<std::int8_t>(q, call, call.visible[r], out);
+          attend<std::int8_t>(q, call, call.visible[r], out, top, sum);
           break;
         case DType::int4:
           break;  // no cache
