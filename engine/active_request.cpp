@@ -73,9 +73,9 @@ void ActiveRequest::add(Continuation& c, std::int32_t token, const TokenLogprob*
   if (c.finish || !live()) return;
   const bool is_eos = token == model_.spec.eos_token_id && !request_.ignore_eos;
   events.emplace_back(id_, TokenChosen{.continuation = c.id,
-                                     .token = token,
-                                     .logprob = logprob == nullptr ? std::nullopt : std::optional(*logprob),
-                                     .is_eos = is_eos});
+                                       .token = token,
+                                       .logprob = logprob == nullptr ? std::nullopt : std::optional(*logprob),
+                                       .is_eos = is_eos});
   if (!is_eos) c.tokens.push_back(token);
   if (is_eos)
     c.finish = FinishReason::eos;
@@ -143,7 +143,7 @@ void ActiveRequest::close(std::int64_t weight_bytes_read, std::vector<Event>& ev
       if (continuations_.empty() || !continuations_[i].told) {
         const auto finish = continuations_.empty() ? std::nullopt : continuations_[i].finish;
         events.emplace_back(id_, Finished{.continuation = static_cast<std::size_t>(i),
-                                        .reason = finish.value_or(FinishReason::cancelled)});
+                                          .reason = finish.value_or(FinishReason::cancelled)});
       }
   events.emplace_back(id_, Done{.stats = stats_, .failure = failure_});
 }

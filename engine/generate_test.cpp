@@ -14,7 +14,6 @@
 #include "engine/models_testing.h"
 #include "engine/reference.h"
 #include "engine/runner_testing.h"
-#include "engine/models_testing.h"
 #include "kernels/kernels.h"
 #include "spec/accounting.h"
 

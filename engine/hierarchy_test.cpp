@@ -261,6 +261,16 @@ struct ExpectedTraffic {
     written += bytes;
     read += visible * bytes / s.n_layers * (s.n_layers - !output);  // the last layer attends only for an output
   }
+  // A row of the stack that predicts tokens, with so many tokens before its top-level group.
+  void add_memory(const Spec& spec, std::int64_t tokens, bool output = true) {
+    for (const MemorySpec& m : spec.token_stack().memory) {
+      const std::int64_t n = std::ranges::count_if(
+          m.layers, [&](std::int64_t layer) { return output || layer < spec.token_stack().n_layers - 1; });
+      read += n * (m.kind == MemorySpec::Kind::text
+                       ? tokens * text_bytes_per_token(spec)
+                       : tokens / spec.group_tokens() * memory_bytes_per_unit(spec, DType::f32));
+    }
+  }
 };
 
 TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
@@ -283,7 +293,8 @@ TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
                                                   : u + 1);
   };
   if (spec().trunk)
-    for (std::int64_t p = 0; p <= n; ++p) encoder_row(*spec().trunk, p);
+    for (std::int64_t p = 0; p <= n; ++p) encoder_row(*spec().trunk, p), want.add_memory(spec(), p);
+  want.written += n * text_bytes_per_token(spec()) + n / group_tokens() * memory_bytes_per_unit(spec(), DType::f32);
   for (std::int64_t l = 1; l <= spec().n_levels(); ++l) {
     const LevelSpec& level = spec().level(l);
     const Span d = level.decoder.span;
@@ -299,6 +310,9 @@ TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
         want.add(level.decoder, std::min(row + 1, d.size), output);
       else if (d.kind == Span::Kind::chunk && !last_content)
         want.add(level.decoder, slot + 1, output);
+      else
+        continue;
+      if (l == 1) want.add_memory(spec(), row / (R + C) * C / group_tokens() * group_tokens(), output);
     }
   }
   EXPECT_EQ(sequence.kv_traffic().bytes_read, want.read);

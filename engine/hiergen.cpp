@@ -52,9 +52,8 @@ bool Hiergen::take_slices(std::span<const Extension> batch) {
     const std::int64_t to = end + (last && wants_next(e.logits));
     assert(!(last && wants_next(e.logits)) || e.sequence->n_predicted <= end);  // not asked for before
     slices_.push_back({.b = b, .from = from, .to = to});
-    given_.push_back({.sequence = e.sequence,
-                      .tokens = tokens,
-                      .first_wanted = std::min(from, e.sequence->earliest_after(n))});
+    given_.push_back(
+        {.sequence = e.sequence, .tokens = tokens, .first_wanted = std::min(from, e.sequence->earliest_after(n))});
   }
   return !given_.empty();
 }

@@ -28,12 +28,12 @@ struct BlockWeights {
 /// values by id, made at load from embeddings and projections; float32 in a float32 model, else bfloat16.
 struct MemoryWeights {
   MemorySpec spec;
-  std::vector<float> offset, rates;       // [H]: added to scores; times ln(1 + distance) taken from them, or empty
-  std::vector<PackedWeight> keys{};       // text: [context·K_m] of [V, h]: place o, kv head k at o·K_m + k
-  DType value_type = DType::f32;          // text
-  std::vector<const std::byte*> values{}; // text: [K_m] of [V][h]
-  std::vector<float> norm{};              // units: [D_L]
-  std::optional<PackedWeight> kv{};       // units: [2·K_m·h, D_L]
+  std::vector<float> offset, rates;        // [H]: added to scores; times ln(1 + distance) taken from them, or empty
+  std::vector<PackedWeight> keys{};        // text: [context·K_m] of [V, h]: place o, kv head k at o·K_m + k
+  DType value_type = DType::f32;           // text
+  std::vector<const std::byte*> values{};  // text: [K_m] of [V][h]
+  std::vector<float> norm{};               // units: [D_L]
+  std::optional<PackedWeight> kv{};        // units: [2·K_m·h, D_L]
 };
 
 struct StackWeights {

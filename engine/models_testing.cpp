@@ -110,7 +110,8 @@ std::vector<NamedSpec> tiny_specs() {
   projected.levels[0].converter_bias = projected.levels[1].chunker_norm = true;
   specs.push_back({"bias_and_projection", projected});
 
-  // Memory of text and of units, beside every span; contexts longer than a group, several kv heads, first and last block.
+  // Memory of text and of units, beside every span; contexts longer than a group, several kv heads, first and last
+  // block.
   const auto remember = [](StackSpec& s, std::vector<MemorySpec> memory) { s.memory = std::move(memory); };
   const MemorySpec text{.kind = MemorySpec::Kind::text, .context = 2, .n_kv_heads = 1, .layers = {0}, .recency = true};
   const MemorySpec of_units{.kind = MemorySpec::Kind::units, .n_kv_heads = 1, .layers = {1}};
@@ -140,9 +141,7 @@ std::vector<NamedSpec> tiny_specs() {
   return specs;
 }
 
-Spec tiny_spec(const std::string& name) {
-  return tiny_spec_of(tiny_specs(), name);
-}
+Spec tiny_spec(const std::string& name) { return tiny_spec_of(tiny_specs(), name); }
 
 TestModel::TestModel(const Spec& spec, std::uint64_t seed, DType dtype) {
   static std::atomic<int> count{0};

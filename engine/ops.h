@@ -62,8 +62,8 @@ class Ops {
   /// RoPE of every head of x [n, heads*h], in place.
   void rotate(MatView<float> x);
   enum class Queries { plain, rotated };
-  /// Each row reads those of a block's memories whose keys want such queries.  x [n, >= H*h] begins with them.  What they
-  /// show joins the softmax of write_and_attend().  Plain queries come first in a block.
+  /// Each row reads those of a block's memories whose keys want such queries.  x [n, >= H*h] begins with them.  What
+  /// they show joins the softmax of write_and_attend().  Plain queries come first in a block.
   void ask_memory(std::span<const MemoryWeights> memories, std::int64_t layer, MatView<const float> x, Queries queries);
   /// Writes keys and values of qkv [n, (H + 2K)*h] into a layer of the rows' caches; att [n, H*h] is what each row
   /// sees. Rows without output attend only if another layer follows.
@@ -88,7 +88,7 @@ class Ops {
   };
   struct Text {  // of the rows at hand
     const TextMemory* text = nullptr;
-    std::vector<std::int32_t> ids;         // that occur, ascending
+    std::vector<std::int32_t> ids;  // that occur, ascending
     std::vector<const std::byte*> pages;
   };
   struct TextScratch {  // of a thread, text_memory.h

@@ -14,15 +14,16 @@
 namespace photon {
 namespace {
 
-constexpr std::int64_t part_entries = std::int64_t{1} << 16;      // of a text that one thread reads in one go
-constexpr std::int64_t scores_at_once = std::int64_t{1} << 22;    // floats, of the rows that go together
+constexpr std::int64_t part_entries = std::int64_t{1} << 16;    // of a text that one thread reads in one go
+constexpr std::int64_t scores_at_once = std::int64_t{1} << 22;  // floats, of the rows that go together
 constexpr std::int64_t entries_worth_a_thread = std::int64_t{1} << 12;
 
 // A softmax's average over some positions joins that over others: (out, top, sum) takes in (more, its top and sum).
 void join(std::span<float> out, float& top, float& sum, std::span<const float> more, float more_top, float more_sum) {
   if (more_sum == 0) return;
   const float new_top = sum == 0 ? more_top : std::max(top, more_top);
-  const float weight = sum == 0 ? 0.0f : sum * std::exp(top - new_top), more_weight = more_sum * std::exp(more_top - new_top);
+  const float weight = sum == 0 ? 0.0f : sum * std::exp(top - new_top),
+              more_weight = more_sum * std::exp(more_top - new_top);
   const float total = weight + more_weight;
   for (std::size_t i = 0; i < out.size(); ++i)
     out[i] = (weight == 0 ? 0.0f : out[i] * (weight / total)) + more[i] * (more_weight / total);
@@ -203,7 +204,8 @@ void Ops::read_text_rows(const MemoryWeights& memory, std::span<const std::int64
   const std::int64_t n_parts = std::ssize(parts);
   part_out_.resize(n_parts, text_heads * h), part_top_.resize(n_parts, text_heads);
   part_sum_.resize(n_parts, text_heads);
-  const std::int64_t n_threads = std::max<std::int64_t>(1, std::min({threads(), n_parts, entries / entries_worth_a_thread}));
+  const std::int64_t n_threads =
+      std::max<std::int64_t>(1, std::min({threads(), n_parts, entries / entries_worth_a_thread}));
   if (std::ssize(text_scratch_) < threads()) text_scratch_.resize(threads());
   for (std::int64_t t = 0; t < n_threads; ++t) {  // nothing throws in a parallel region
     text_scratch_[t].table.resize(context * (V + 1), text_heads);

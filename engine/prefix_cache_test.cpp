@@ -3,8 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/runner_testing.h"
 #include "engine/models_testing.h"
+#include "engine/runner_testing.h"
 #include "kernels/kernels.h"
 
 namespace photon {

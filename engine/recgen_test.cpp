@@ -104,7 +104,8 @@ TEST_P(RecGen, ParallelChunksEqualOneByOne) {
   EXPECT_EQ(generate(parallel, 4), generate(sequential, 4, likeliest, /*one_by_one=*/true));
 }
 
-// Between groups tokens travel only through a `stream` level-1 decoder, and never into the top stream.
+// Between groups tokens travel only through a `stream` level-1 decoder or a memory of the text, and never into the top
+// stream.
 TEST_P(MoreLevels, EmittedTokensDoNotReachLaterGroups) {
   const auto text = prompt(1);
   Sequence a = started(text), b = started(text);
@@ -117,9 +118,12 @@ TEST_P(MoreLevels, EmittedTokensDoNotReachLaterGroups) {
   EXPECT_NE(plain.logits[1], replaced.logits[1]);  // the own chunk sees it
   const std::int64_t L = spec().n_levels(), last = a.units_of(L).end() - 1;
   EXPECT_TRUE(std::ranges::equal(a.units_of(L).at(last), b.units_of(L).at(last)));
-  if (spec().level(1).decoder.span.kind != Span::Kind::chunk) return;
-  for (auto i = static_cast<std::size_t>(spec().level(1).chunk_size); i < plain.logits.size(); ++i)
-    EXPECT_EQ(plain.logits[i], replaced.logits[i]) << "position " << i;
+  const StackSpec& decoder = spec().level(1).decoder;
+  if (decoder.memory_of(MemorySpec::Kind::text) != nullptr)
+    EXPECT_NE(plain.logits.back(), replaced.logits.back());
+  else if (decoder.span.kind == Span::Kind::chunk)
+    for (auto i = static_cast<std::size_t>(spec().level(1).chunk_size); i < plain.logits.size(); ++i)
+      EXPECT_EQ(plain.logits[i], replaced.logits[i]) << "position " << i;
 }
 
 TEST_P(RecGen, TheFirstTokenOfAGroupAfterThePromptIsHiergens) {
@@ -161,14 +165,16 @@ TEST_P(MoreLevels, IsNotHiergen) {
   EXPECT_NE(got.logits.back(), last);
 }
 
-TEST_P(RecGen, OnlyTheTopCacheGrowsAndBytesEqualTheAccounting) {
+TEST_P(RecGen, OnlyTheTopCacheAndTheMemoryGrowAndBytesEqualTheAccounting) {
   Sequence sequence = started(prompt(1));
   const std::int64_t constant = sequence.kv_bytes_constant();
   EXPECT_EQ(constant, kv_bytes_constant(spec(), Protocol::recgen, DType::f32));
   for (int i = 0; i < 40; ++i) {
     generate(sequence, 1);
     EXPECT_EQ(sequence.kv_bytes_constant(), constant);
-    EXPECT_EQ(sequence.kv_bytes_growing(), sequence.encoder(spec().n_levels()).bytes());
+    EXPECT_EQ(sequence.kv_bytes_growing(), sequence.encoder(spec().n_levels()).bytes() +
+                                               (sequence.text ? sequence.text->bytes() : 0) +
+                                               (sequence.remembered_units ? sequence.remembered_units->bytes() : 0));
     EXPECT_EQ(sequence.kv_bytes_growing() + sequence.kv_bytes_constant(),
               kv_bytes_allocated(spec(), Protocol::recgen, sequence.n_tokens, DType::f32));
     EXPECT_EQ(pool.bytes_in_use(), sequence.kv_bytes_growing() + sequence.kv_bytes_constant());

@@ -258,7 +258,9 @@ struct Reference {
       }
     }
     const auto w = static_cast<std::size_t>(level.decoder.span.size);
-    const auto sees = [&](std::size_t r, std::size_t c) { return c <= r && (stream ? r < c + w : group[r] == group[c]); };
+    const auto sees = [&](std::size_t r, std::size_t c) {
+      return c <= r && (stream ? r < c + w : group[r] == group[c]);
+    };
     const Rows y = stack(name.decoder, level.decoder, x, positions, sees, asks);
     Rows predicted;
     for (const std::size_t row : predicts) predicted.push_back(y[row]);

@@ -92,8 +92,8 @@ void kv_store(DType type, std::byte* head, std::int64_t slots, std::int64_t slot
 
 void attend(DType type, std::int64_t head_dim, MatView<const float> q, std::span<const std::int64_t> visible,
             std::span<const KvRun> runs, MatView<float> out, MatView<float> top, MatView<float> sum) {
-  assert(top.data == nullptr || (top.rows == q.rows && top.cols * head_dim == q.cols && sum.rows == top.rows &&
-                                 sum.cols == top.cols));
+  assert(top.data == nullptr ||
+         (top.rows == q.rows && top.cols * head_dim == q.cols && sum.rows == top.rows && sum.cols == top.cols));
   assert(fits(head_dim, q, visible, runs, out));
   kernels().attention.attend({.type = type,
                               .head_dim = head_dim,

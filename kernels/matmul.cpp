@@ -38,8 +38,8 @@ std::int64_t microseconds(const InputView& x, const PackedWeight& w) {
   return std::max(w.bytes() / bytes, 2 * x.rows * w.outputs * w.k / operations);
 }
 
-// Shares `n` units of work, panels or gated pairs of them, among the threads; `in_order(first, last, part)` calls part()
-// for each range of units that those numbered first … last - 1 are.
+// Shares `n` units of work, panels or gated pairs of them, among the threads; `in_order(first, last, part)` calls
+// part() for each range of units that those numbered first … last - 1 are.
 template <class InOrder>
 void multiply(const InputView& x, const PackedWeight& w, MatView<float> y, Epilogue epilogue, std::int64_t n,
               std::int64_t microseconds, const InOrder& in_order) {

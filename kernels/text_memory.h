@@ -24,18 +24,18 @@ struct TextCall {
   std::int64_t score_stride = 0;
   const std::byte* const* pages = nullptr;  // of the text from its first token on, page_tokens ids each
   std::int64_t page_tokens = 0, id_bytes = 0;
-  std::int64_t first = 0, last = 0;  // first < last
-  std::int64_t predicted = 0;        // >= last
+  std::int64_t first = 0, last = 0;      // first < last
+  std::int64_t predicted = 0;            // >= last
   const float* log_distances = nullptr;  // [predicted - first + 1]: ln(1 + d); null where no rate is given
   float rates[text_heads] = {};
-  DType type = DType::f32;                     // of the values: f32 or bf16
-  const std::byte* values[text_heads] = {};    // [V][head_dim]
-  float* table = nullptr;                      // scratch [context][V + 1][4]; row V of each is zero
-  float* weights = nullptr;                    // scratch [V + 1][4], zeros before and after
-  std::int32_t* weighed = nullptr;             // scratch [n_ids]
-  float* out[text_heads] = {};                 // [head_dim]
-  float* top = nullptr;                        // [4]; beyond n_heads unspecified
-  float* sum = nullptr;                        // [4]: Σ exp(score - top)
+  DType type = DType::f32;                   // of the values: f32 or bf16
+  const std::byte* values[text_heads] = {};  // [V][head_dim]
+  float* table = nullptr;                    // scratch [context][V + 1][4]; row V of each is zero
+  float* weights = nullptr;                  // scratch [V + 1][4], zeros before and after
+  std::int32_t* weighed = nullptr;           // scratch [n_ids]
+  float* out[text_heads] = {};               // [head_dim]
+  float* top = nullptr;                      // [4]; beyond n_heads unspecified
+  float* sum = nullptr;                      // [4]: Σ exp(score - top)
 };
 
 }  // namespace photon

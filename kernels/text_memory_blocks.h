@@ -40,8 +40,7 @@ class TextReader {
   static void interleave(const TextCall& call) {
     for (i64 o = 0; o < call.context; ++o) {
       const float* of_head[text_heads];
-      for (i64 k = 0; k < text_heads; ++k)
-        of_head[k] = call.scores[k < call.n_heads ? k : 0] + o * call.score_stride;
+      for (i64 k = 0; k < text_heads; ++k) of_head[k] = call.scores[k < call.n_heads ? k : 0] + o * call.score_stride;
       float* const table = call.table + o * (call.vocab_size + 1) * text_heads;
       for (i64 i = 0; i < call.n_ids; ++i) {
         const i64 id = call.ids[i];

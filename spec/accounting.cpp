@@ -166,8 +166,8 @@ Flops memory_training_flops(const Spec& spec, std::int64_t T) {
     flops.matmul += 2 * entries *
                     (is_text ? real((memory.context + 1) * memory_width(spec, memory)) * real(spec.token_width())
                              : unit_projections(spec, memory));
-    flops.attention += reading_rows(spec) * real(std::ssize(memory.layers)) * 4 * real(s.q_width()) * entries *
-                       real(T) / 2;
+    flops.attention +=
+        reading_rows(spec) * real(std::ssize(memory.layers)) * 4 * real(s.q_width()) * entries * real(T) / 2;
   }
   return flops;
 }

@@ -96,8 +96,9 @@ KvRead kv_bytes_read(const Spec& spec, Protocol protocol, std::int64_t T, DType 
 /// Weight parameters read from memory per generated token of one sequence, mean over a top-level group.  Every step of
 /// a stack reads it once, whatever the number of its rows: a decoder takes C steps a group (the prefix goes with the
 /// first) and recgen runs all groups of a `chunk` decoder in the same C steps.  The token embeddings, and a projection
-/// to the decoder's width (content_proj of level 1), are look-ups and not counted.  A block that reads the text reads the
-/// tables of its keys and values, (context + 1) times the vocabulary: at most, since ids that do not occur are left out.
+/// to the decoder's width (content_proj of level 1), are look-ups and not counted.  A block that reads the text reads
+/// the tables of its keys and values, (context + 1) times the vocabulary: at most, since ids that do not occur are left
+/// out.
 double weights_read_per_token(const Spec& spec, Protocol protocol);
 
 /// Floating-point operations per token; a multiply-add is two.  Norms, RoPE and activations are not counted.

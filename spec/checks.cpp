@@ -60,28 +60,27 @@ void check_memory(const Spec& spec, const StackSpec& s, const std::string& stack
     check_range(place, "n_kv_heads", memory.n_kv_heads, 1, max_head_width, problems);
     if (problems.good(place, {"n_kv_heads"}) && problems.good(stack_place, {"n_heads"}) &&
         s.n_heads % memory.n_kv_heads != 0)
-      problems.add(place, fmt::format("n_kv_heads {} does not divide the stack's n_heads {}", memory.n_kv_heads,
-                                      s.n_heads));
+      problems.add(place,
+                   fmt::format("n_kv_heads {} does not divide the stack's n_heads {}", memory.n_kv_heads, s.n_heads));
     if (problems.good(place, {"layers"}) && problems.good(stack_place, {"n_layers"})) {
       const auto& layers = memory.layers;
       if (layers.empty()) problems.add(place, "layers names no block; leave the memory out if none reads it");
       for (const std::int64_t layer : layers)
         if (layer < 0 || layer >= s.n_layers)
-          problems.add(place, fmt::format("layers names block {}, the stack has blocks 0 to {}", layer,
-                                          s.n_layers - 1));
+          problems.add(place,
+                       fmt::format("layers names block {}, the stack has blocks 0 to {}", layer, s.n_layers - 1));
       if (std::ranges::adjacent_find(layers, std::greater_equal<>()) != layers.end())
         problems.add(place, fmt::format("layers [{}] must ascend, each block once", fmt::join(layers, ", ")));
     }
     if (is_text) check_range(place, "context", memory.context, 1, max_memory_context, problems);
     if (!is_text && memory.context != 0)
       problems.add(place, fmt::format("context is {}, but units have none", memory.context));
-    if (is_text && memory.rope)
-      problems.add(place, "rope needs kind \"units\": keys of text know no positions");
+    if (is_text && memory.rope) problems.add(place, "rope needs kind \"units\": keys of text know no positions");
     if (!is_text && memory.recency) problems.add(place, "recency needs kind \"text\"");
     if (!is_text && spec.trunk) problems.add(place, "kind \"units\" needs a level: a trunk has no units");
     if (!is_text && memory.rope && problems.good(stack_place, {"span"}) && s.span.kind != Span::Kind::stream)
-      problems.add(place, fmt::format("rope needs a stream decoder, whose positions go on: span is {}",
-                                      to_string(s.span)));
+      problems.add(place,
+                   fmt::format("rope needs a stream decoder, whose positions go on: span is {}", to_string(s.span)));
   }
   if (s.memory.size() > 2 || (s.memory.size() == 2 && s.memory[0].kind == s.memory[1].kind))
     problems.add(place, "may be given once of each kind, \"text\" and \"units\"");

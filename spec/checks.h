@@ -14,9 +14,9 @@
 
 namespace photon {
 
-std::string level_place(std::int64_t l);    // "level 2"
-std::string encoder_place(std::int64_t l);  // "level 2 encoder"
-std::string decoder_place(std::int64_t l);  // "level 2 decoder"
+std::string level_place(std::int64_t l);                   // "level 2"
+std::string encoder_place(std::int64_t l);                 // "level 2 encoder"
+std::string decoder_place(std::int64_t l);                 // "level 2 decoder"
 std::string memory_place(const std::string& stack_place);  // "level 1 decoder memory"
 
 /// A field that could not be read, or is out of range, is bad: checks that need it stay silent.  Places name an object;

@@ -171,11 +171,14 @@ class Reader {
     std::vector<const json*> found;
     if (value == nullptr) return found;
     if (value->is_object()) return {value};
-    if (!value->is_array()) wrong_type(field, *value, "an object or a list of objects");
+    if (!value->is_array())
+      wrong_type(field, *value, "an object or a list of objects");
     else
       for (const json& entry : *value) {
-        if (entry.is_object()) found.push_back(&entry);
-        else wrong_type(field, entry, "an object or a list of objects");
+        if (entry.is_object())
+          found.push_back(&entry);
+        else
+          wrong_type(field, entry, "an object or a list of objects");
       }
     return found;
   }

@@ -39,11 +39,11 @@ struct MemorySpec {
     units,  ///< keys and values are projections of the top level's units
   };
   Kind kind = Kind::text;
-  std::int64_t context = 0;             // text: tokens that a key is made of, the last of them its own; units: 0
-  std::int64_t n_kv_heads = 0;          // K_m, a divisor of the stack's n_heads; as wide as its heads
-  std::vector<std::int64_t> layers{};   // blocks that read it, from 0, ascending
-  bool recency = false;                 // text: scores fall with the logarithm of the distance, as fast as is learned
-  bool rope = false;                    // units: keys are rotated at the last row of their group's layout
+  std::int64_t context = 0;            // text: tokens that a key is made of, the last of them its own; units: 0
+  std::int64_t n_kv_heads = 0;         // K_m, a divisor of the stack's n_heads; as wide as its heads
+  std::vector<std::int64_t> layers{};  // blocks that read it, from 0, ascending
+  bool recency = false;                // text: scores fall with the logarithm of the distance, as fast as is learned
+  bool rope = false;                   // units: keys are rotated at the last row of their group's layout
   bool operator==(const MemorySpec&) const = default;
 
   bool is_read_by(std::int64_t layer) const;
@@ -121,7 +121,7 @@ struct TensorSpec {
 /// Every tensor of the model, in forward order: the one list that loading, initialising, training and counting share.
 std::vector<TensorSpec> tensors(const Spec& spec);
 
-std::string to_string(const Span& span);  // "global", "window(16)", …
+std::string to_string(const Span& span);            // "global", "window(16)", …
 std::string_view to_string(MemorySpec::Kind kind);  // "text", "units"
 
 }  // namespace photon

@@ -1,6 +1,7 @@
 // Properties of spec/spec.h: what is refused, with which words, and what a model's tensors are.
 #include "spec/spec.h"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -405,6 +406,72 @@ TEST(TensorNames, FindTheirStack) {
   EXPECT_EQ(names::part_of(names::Level(2).chunker_norm), "level 2 chunker");
   EXPECT_EQ(names::part_of(names::Level(2).chunker_bias), "level 2 chunker");
   EXPECT_EQ(names::part_of(names::decoder_embed), "decoder_embed");
+}
+
+Spec remembering() {
+  Spec spec = odd_spec();
+  spec.levels[0].decoder.memory = {{.context = 2, .n_kv_heads = 1, .layers = {0}, .recency = true},
+                                   {.kind = MemorySpec::Kind::units, .n_kv_heads = 1, .layers = {0}}};
+  return spec;
+}
+
+TEST(Memory, RoundTripsAsOneObjectOrAListOfTwo) {
+  Spec spec = remembering();
+  EXPECT_EQ(problems(spec), std::vector<std::string>());
+  EXPECT_EQ(parse_spec(to_json(spec), "config.json"), spec);
+  spec.levels[0].decoder.memory.pop_back();
+  EXPECT_EQ(parse_spec(to_json(spec), "config.json"), spec);
+  EXPECT_NE(to_json(spec).find("\"memory\": {"), std::string::npos);
+}
+
+TEST(Memory, EveryProblemIsNamedWithItsPlaceAllAtOnce) {
+  Spec spec = remembering();
+  auto& memory = spec.levels[0].decoder.memory;
+  const std::int64_t layers = spec.levels[0].decoder.n_layers, heads = spec.levels[0].decoder.n_heads;
+  memory[0] = {.context = 0, .n_kv_heads = heads + 1, .layers = {layers}, .rope = true};
+  memory[1] = {.kind = MemorySpec::Kind::text, .context = 65, .n_kv_heads = 0, .layers = {}};
+  spec.levels[0].encoder.memory = {{.context = 1, .n_kv_heads = 1, .layers = {0}}};
+  const auto found = problems(spec);
+  const std::string all = fmt::format("{}", fmt::join(found, "\n"));
+  for (const std::string& part :
+       {std::string("level 1 decoder memory: context is 0, must be 1 to 64"),
+        std::string("level 1 decoder memory: rope needs kind \"units\": keys of text know no positions"),
+        fmt::format("n_kv_heads {} does not divide the stack's n_heads {}", heads + 1, heads),
+        fmt::format("layers names block {}, the stack has blocks 0 to {}", layers, layers - 1),
+        std::string("layers names no block"), std::string("may be given once of each kind"),
+        std::string("level 1 encoder: memory does not fit here")})
+    EXPECT_NE(all.find(part), std::string::npos) << part << " in\n" << all;
+}
+
+TEST(Memory, UnitsNeedALevelAndTextNoRope) {
+  Spec spec = remembering();
+  spec.trunk = spec.levels[0].decoder;
+  spec.trunk->span = {};
+  spec.levels.clear();
+  spec.d_embed = spec.trunk->d_model;
+  spec.trunk->memory = {{.kind = MemorySpec::Kind::units, .n_kv_heads = 1, .layers = {0}, .recency = true}};
+  EXPECT_EQ(problems(spec),
+            (std::vector<std::string>{"trunk memory: recency needs kind \"text\"",
+                                      "trunk memory: kind \"units\" needs a level: a trunk has no units"}));
+}
+
+TEST(Memory, TensorsLieBesideTheStack) {
+  const Spec spec = remembering();
+  const StackSpec& s = spec.levels[0].decoder;
+  std::map<std::string, std::vector<std::int64_t>> found;
+  for (const TensorSpec& tensor : tensors(spec))
+    if (tensor.name.find("memory") != std::string::npos) found[tensor.name] = tensor.shape;
+  const std::int64_t E = spec.token_width(), D = spec.width(spec.n_levels()), h = s.head_dim;
+  EXPECT_EQ(found,
+            (std::map<std::string, std::vector<std::int64_t>>{{"levels.1.memory.text.norm.weight", {E}},
+                                                              {"levels.1.memory.text.k.weight", {2 * h, E}},
+                                                              {"levels.1.memory.text.v.weight", {h, E}},
+                                                              {"levels.1.memory.text.offset.weight", {s.n_heads}},
+                                                              {"levels.1.memory.text.recency.weight", {s.n_heads}},
+                                                              {"levels.1.memory.units.norm.weight", {D}},
+                                                              {"levels.1.memory.units.k.weight", {h, D}},
+                                                              {"levels.1.memory.units.v.weight", {h, D}},
+                                                              {"levels.1.memory.units.offset.weight", {s.n_heads}}}));
 }
 
 TEST(Spec, SpansPrintTheirSize) {

@@ -52,7 +52,7 @@ std::string part_of(std::string_view name);  // "level 2 decoder", "level 1 chun
 bool is_norm(std::string_view name);         // gains of an RMSNorm
 bool is_bias(std::string_view name);
 bool is_memory_scalar(std::string_view name);  // offset or recency of a memory: a number a head
-bool is_residual_output(const Place& place);  // attn.o, mlp.down: what a block adds to the residual stream
+bool is_residual_output(const Place& place);   // attn.o, mlp.down: what a block adds to the residual stream
 const StackSpec* stack_of(const Place& place, const Spec& s);  // null outside the stacks
 
 }  // namespace photon::names

@@ -107,7 +107,8 @@ Tensor attend_and_remember(const Tensor& q, const Tensor& q_rotated, const Tenso
     // The own span: positions of the piece, and before it as far as the first row sees.
     const bool grouped = span.kind == Span::Kind::chunk;
     const int64_t first = grouped ? from : std::min(from, ops::first_visible(span, from));
-    const Tensor row = torch::arange(from, from + n, integers).unsqueeze(1), key = torch::arange(first, from + n, integers);
+    const Tensor row = torch::arange(from, from + n, integers).unsqueeze(1),
+                 key = torch::arange(first, from + n, integers);
     Tensor seen = key <= row;
     if (grouped)
       seen = seen & (key.div(layout.period, "floor") == row.div(layout.period, "floor"));

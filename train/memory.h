@@ -1,18 +1,17 @@
 // Attention to the own span and to what is remembered of the past, in one softmax.  docs/architecture.md §2.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <optional>
 #include <vector>
 
 #include "spec/spec.h"
+#include "train/torch.h"
 
 namespace photon {
 
-/// The rows of the stack that predicts tokens, as it lays out one sequence: groups of `period` rows for C tokens each (a
-/// trunk: one row a token).  Row s sees the text before its top-level group and predicts one token.
+/// The rows of the stack that predicts tokens, as it lays out one sequence: groups of `period` rows for C tokens each
+/// (a trunk: one row a token).  Row s sees the text before its top-level group and predicts one token.
 struct RowLayout {
   int64_t period = 1, prefix = 1, chunk = 1;  // rows of a group: R + C of a stream, R + C - 1 of chunks; R; C
   int64_t group_tokens = 1;                   // C_≤L
@@ -25,9 +24,9 @@ RowLayout row_layout(const Spec& spec);
 
 /// Keys and values of what is remembered, in the dtype of activations.
 struct Remembered {
-  torch::Tensor k, v;        // [B, N, K_m, h]
-  torch::Tensor offset;      // [H] float: added to every score
-  torch::Tensor rate;        // [H] float, or undefined: score -= rate·ln(1 + distance)
+  torch::Tensor k{}, v{};    // [B, N, K_m, h]
+  torch::Tensor offset{};    // [H] float: added to every score
+  torch::Tensor rate{};      // [H] float, or undefined: score -= rate·ln(1 + distance)
   int64_t entry_tokens = 1;  // of an entry: 1 for text, C_≤L for units
   bool rotated = false;      // its keys carry positions, so queries do
 };

@@ -51,14 +51,16 @@ ops::Normed norm_of(const Residual& stream, const Tensor& weight, double eps, to
   return {stream.x, ops::rms_norm(stream.x, weight, eps, dtype)};
 }
 
-// Attention of a block that reads memories; the rows of a sequence that were folded into the batch stand together again.
+// Attention of a block that reads memories; the rows of a sequence that were folded into the batch stand together
+// again.
 Tensor attend_to_past(const Tensor& qkv, const ops::RopeTable& rope, const StackSpec& s, const Past& past,
                       const std::vector<Remembered>& memories) {
   const int64_t B = qkv.size(0), S = qkv.size(1), H = s.n_heads, K = s.n_kv_heads, h = s.head_dim;
   const Tensor heads = qkv.view({B, S, H + 2 * K, h}), q = heads.narrow(2, 0, H);
   const auto together = [&](const Tensor& x) { return x.reshape({past.n_sequences, -1, x.size(2), h}); };
-  return attend_and_remember(together(q), together(ops::rotate(q, rope)), together(ops::rotate(heads.narrow(2, H, K), rope)),
-                             together(heads.narrow(2, H + K, K)), s.span, past.layout, memories)
+  return attend_and_remember(together(q), together(ops::rotate(q, rope)),
+                             together(ops::rotate(heads.narrow(2, H, K), rope)), together(heads.narrow(2, H + K, K)),
+                             s.span, past.layout, memories)
       .view({B, S, H * h});
 }
 
@@ -68,7 +70,8 @@ Memory::Memory(torch::nn::Module& model, const Spec& whole, const MemorySpec& me
     : spec(memory), stack(whole.token_stack()), layout(row_layout(whole)), norm_eps(whole.norm_eps) {
   const names::Memory name(whole, memory.kind);
   const bool is_text = memory.kind == MemorySpec::Kind::text;
-  const int64_t D = is_text ? whole.token_width() : whole.width(whole.n_levels()), width = memory.n_kv_heads * stack.head_dim;
+  const int64_t D = is_text ? whole.token_width() : whole.width(whole.n_levels()),
+                width = memory.n_kv_heads * stack.head_dim;
   norm = add_weight(model, name.norm, {D});
   k = add_weight(model, name.k, {(is_text ? memory.context : 1) * width, D});
   v = add_weight(model, name.v, {width, D});
@@ -116,15 +119,15 @@ Block::Block(torch::nn::Module& model, const names::Block& name, const StackSpec
 
 Residual Block::forward(const Residual& stream, const ops::RopeTable& rope, const Slots& wanted,
                         torch::ScalarType dtype, const Past& past, const std::vector<Remembered>& memories) {
-  const auto [x, normed] = norm_of(stream, attn_norm, norm_eps, dtype);      // [B, S, D]
-  const Tensor qkv = ops::linear(normed, {q, k, v});                         // [B, S, (H+2K)·h]
-  const Tensor seen = memories.empty() ? ops::attention(qkv, rope, stack)    // [B, S, H·h]
+  const auto [x, normed] = norm_of(stream, attn_norm, norm_eps, dtype);    // [B, S, D]
+  const Tensor qkv = ops::linear(normed, {q, k, v});                       // [B, S, (H+2K)·h]
+  const Tensor seen = memories.empty() ? ops::attention(qkv, rope, stack)  // [B, S, H·h]
                                        : attend_to_past(qkv, rope, stack, past, memories);
-  const Tensor attended = select(seen, wanted);                              // [B, S', H·h]
-  const Residual after{select(x, wanted), ops::linear(attended, o)};         // [B, S', D]
-  const auto [y, normed_y] = norm_of(after, mlp_norm, norm_eps, dtype);      // [B, S', D]
-  const Tensor gate_up = ops::linear(normed_y, {gate, up});                  // [B, S', 2·d_ff]
-  return {y, ops::linear(ops::swiglu(gate_up), down)};                       // [B, S', D]
+  const Tensor attended = select(seen, wanted);                          // [B, S', H·h]
+  const Residual after{select(x, wanted), ops::linear(attended, o)};     // [B, S', D]
+  const auto [y, normed_y] = norm_of(after, mlp_norm, norm_eps, dtype);  // [B, S', D]
+  const Tensor gate_up = ops::linear(normed_y, {gate, up});              // [B, S', 2·d_ff]
+  return {y, ops::linear(ops::swiglu(gate_up), down)};                   // [B, S', D]
 }
 
 Stack::Stack(torch::nn::Module& model, const names::Stack& name, const StackSpec& s, double eps)
@@ -237,8 +240,8 @@ std::vector<Tensor> Photon::decode(const Tensor& top, const std::vector<Tensor>&
                                         : torch::zeros({top.size(0), 1, top.size(2)}, top.options());
   Tensor cond = torch::cat({start, top.narrow(1, 0, top.size(1) - 1)}, 1);  // shifted by one, at the top only
   for (size_t l = L; l >= 1; --l) {
-    X_hat[l - 1] = levels_[l - 1].decode(cond, content[l - 1], compute_dtype_,
-                                         l == 1 ? past(content[0], top) : modules::Past());
+    X_hat[l - 1] =
+        levels_[l - 1].decode(cond, content[l - 1], compute_dtype_, l == 1 ? past(content[0], top) : modules::Past());
     cond = X_hat[l - 1];
   }
   return X_hat;

@@ -17,7 +17,8 @@ struct RopeTable {
 };
 RopeTable rope_table(int64_t n_positions, const StackSpec& stack, const torch::TensorOptions& options);
 
-/// First and second half of each head of x [B, S, N, h] rotated by the angle of their position; odd h: the middle stays.
+/// First and second half of each head of x [B, S, N, h] rotated by the angle of their position; odd h: the middle
+/// stays.
 torch::Tensor rotate(const torch::Tensor& x, const RopeTable& table);
 
 /// First position that position s of a stream attends to: it sees [first_visible(span, s), s].  A `chunk` stream is one
