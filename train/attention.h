@@ -1,9 +1,8 @@
 // Causal attention within a span in plain LibTorch: bounded spans cost T·size, never a dense T×T mask.
 #pragma once
 
-#include <torch/torch.h>
-
 #include "spec/spec.h"
+#include "train/torch.h"
 
 namespace photon {
 

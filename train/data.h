@@ -1,14 +1,13 @@
 // Windows of tokens for training and validation: a weighted mixture of shards in an order that a few integers replay.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "text/shard.h"
 #include "train/recipe.h"
+#include "train/torch.h"
 
 namespace photon {
 

@@ -2,12 +2,11 @@
 // arithmetic. Results do not depend on the number of threads, bit for bit.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "train/ops.h"
+#include "train/torch.h"
 
 namespace photon::fused {
 

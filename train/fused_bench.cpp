@@ -1,9 +1,9 @@
 // Forward and backward of each operation around the matrix products, plain LibTorch (/0) beside fused (/1), in the
 // shapes of the 8 M parameter models: 4096 tokens a step, d_model 256, 8 heads of 32, d_ff 704, vocabulary 4096.
 #include <benchmark/benchmark.h>
-#include <torch/torch.h>
 
 #include "train/ops.h"
+#include "train/torch.h"
 
 namespace photon {
 namespace {

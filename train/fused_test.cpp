@@ -3,10 +3,12 @@
 #include "train/fused.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/optim/adamw.h>
 
 #include <functional>
 #include <vector>
+
+#include "train/torch.h"
 
 namespace photon {
 namespace {

@@ -1,8 +1,6 @@
 // The one model class for every L: vanilla Transformer, Block Transformer and PHOTON.  docs/architecture.md §2.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +12,7 @@
 #include "train/memory.h"
 #include "train/ops.h"
 #include "train/recipe.h"
+#include "train/torch.h"
 #include "weights/tensor_source.h"
 
 namespace photon {

@@ -2,7 +2,6 @@
 //
 //   train_model_bench [--threads 2] [--batch 16] [--tokens 256] [--repeat 5] [--fused-only] CONFIG…
 #include <fmt/format.h>
-#include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "base/threads.h"
 #include "spec/accounting.h"
 #include "train/model.h"
+#include "train/torch.h"
 
 namespace photon {
 namespace {

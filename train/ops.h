@@ -2,12 +2,11 @@
 // fused versions of fused.h where they apply.  docs/architecture.md §2.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <cstdint>
 #include <vector>
 
 #include "spec/spec.h"
+#include "train/torch.h"
 
 namespace photon::ops {
 

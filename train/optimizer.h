@@ -1,13 +1,12 @@
 // AdamW with decoupled weight decay on matrices only, and the global gradient norm.
 #pragma once
 
-#include <torch/torch.h>
-
 #include <string>
 #include <vector>
 
 #include "train/model.h"
 #include "train/recipe.h"
+#include "train/torch.h"
 
 namespace photon {
 

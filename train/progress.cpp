@@ -3,7 +3,6 @@
 
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
-#include <torch/torch.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -12,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
+#include "train/torch.h"
 
 namespace photon {
 namespace {

@@ -130,9 +130,8 @@ bool run(const Arguments& arguments) {
   Report report;
   compare_tokens(arguments, model, report);
 
-  const photon::GenerateOptions options{
-      .n_tokens = arguments.n_tokens, .sampler = {.temperature = 0}, .ignore_eos = true};
-  const Tokens ours = engine.generate({}, options).tokens();
+  const photon::Request request{.n_tokens = arguments.n_tokens, .sampler = {.temperature = 0}, .ignore_eos = true};
+  const Tokens ours = engine.generate(request).tokens();
   const Tokens theirs = llama_greedy(model, arguments.n_tokens, static_cast<std::int32_t>(engine.spec().bos_token_id));
   const auto [end, other] = std::mismatch(ours.begin(), ours.end(), theirs.begin(), theirs.end());
   report.line("greedy text", fmt::format("{} of {} tokens equal", end - ours.begin(), ours.size()), ours == theirs);
