@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <span>
 
-#include "eval/divergence.h"
 #include "engine/runner.h"
+#include "eval/divergence.h"
 
 namespace photon {
 

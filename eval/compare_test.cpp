@@ -9,9 +9,9 @@
 
 #include "base/error.h"
 #include "engine/generate.h"
+#include "engine/models_testing.h"
 #include "engine/reference.h"
 #include "engine/runner_testing.h"
-#include "engine/models_testing.h"
 #include "kernels/kernels.h"
 
 namespace photon {

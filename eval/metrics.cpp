@@ -1,8 +1,11 @@
 #include "eval/metrics.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <map>
 #include <numbers>
 
 #include "base/random.h"
@@ -29,6 +32,23 @@ double negative_bits(double x) { return -x / std::numbers::ln2; }
 
 Metric aggregate(const char* name, std::span<const Weighted> items, double (*f)(double)) {
   return {name, f(weighted_mean(items)), bootstrap_standard_error(items, f)};
+}
+
+// Of documents that say how far their answer lies back: the likeliest of the choices, whether greedy generation would
+// write the answer, and its log-likelihood.
+void add_by_distance(const Task& task, std::span<const Document> documents, std::span<const DocumentScore> scores,
+                     std::vector<Metric>& result) {
+  std::map<std::int64_t, std::map<std::string, std::vector<double>>> values;  // by distance, by metric
+  for (std::size_t d = 0; d < documents.size(); ++d) {
+    if (!documents[d].distance) continue;
+    auto& of_distance = values[*documents[d].distance];
+    for (const auto& [metric, value] : judge(task, documents[d], scores[d])) of_distance[metric].push_back(value);
+    of_distance["greedy"].push_back(scores[d].greedy.at(documents[d].gold) ? 1.0 : 0.0);
+    of_distance["nats"].push_back(-scores[d].loglikelihoods.at(documents[d].gold));
+  }
+  for (const auto& [distance, metrics] : values)
+    for (const auto& [name, list] : metrics)
+      result.push_back({fmt::format("{}@{}", name, distance), mean(list), mean_standard_error(list)});
 }
 
 }  // namespace
@@ -107,6 +127,7 @@ std::vector<Metric> metrics(const Task& task, std::span<const Document> document
     result[m].value = mean(values[m]);
     result[m].standard_error = mean_standard_error(values[m]);
   }
+  add_by_distance(task, documents, scores, result);
   if (task.kind == Task::Kind::last_word)
     result.push_back(aggregate("perplexity", nats([](const Document&) { return 1; }), negative_exp));
   return result;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 
 namespace photon {
 namespace {
@@ -111,6 +112,26 @@ TEST(Bootstrap, AgreesWithTheStandardErrorOfAMean) {
               0.08 * *mean_standard_error(values));
   EXPECT_EQ(bootstrap_standard_error(items, identity), bootstrap_standard_error(items, identity));
   EXPECT_FALSE(bootstrap_standard_error(std::span(items).first(1), identity));
+}
+
+TEST(Metrics, OfRecallAreToldApartByDistance) {
+  std::vector<Document> documents(3);
+  std::vector<DocumentScore> scores;
+  for (std::size_t d = 0; d < 3; ++d) {
+    documents[d] = {.id = std::to_string(d), .gold = 1};
+    documents[d].requests.resize(2);
+    documents[d].distance = d < 2 ? 256 : 1024;
+    scores.push_back({.loglikelihoods = {-2, d == 1 ? -3.0 : -1.0}, .greedy = {false, d == 0}});
+  }
+  std::map<std::string, double> got;
+  for (const Metric& metric : metrics(recall_task(), documents, scores)) got[metric.name] = metric.value;
+  EXPECT_EQ(got, (std::map<std::string, double>{{"acc", 2.0 / 3},
+                                                {"acc@256", 0.5},
+                                                {"acc@1024", 1},
+                                                {"greedy@256", 0.5},
+                                                {"greedy@1024", 0},
+                                                {"nats@256", 2},
+                                                {"nats@1024", 1}}));
 }
 
 }  // namespace

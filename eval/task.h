@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,6 +27,7 @@ struct Document {
   std::string answer{};                        // the right one, as it stands in a few-shot example
   std::vector<std::int64_t> choice_lengths{};  // in characters: what acc_norm divides by; empty where there is none
   std::int64_t n_words = 0, n_bytes = 0;       // rolling: of the text as it is in the dataset
+  std::optional<std::int64_t> distance{};      // characters from the fact to the question: metrics are told apart by it
 };
 
 struct Task {
@@ -41,7 +43,9 @@ struct Task {
   std::vector<Document> (*read)(const FoundFile& file);  ///< all documents.  @throws InputError naming file and line
 };
 
-std::span<const Task> all_tasks();
+std::span<const Task> all_tasks();  // whose data are published
+/// What was told far back in a text: its data are made by recipes/recall/generate.py.
+const Task& recall_task();
 /// @throws InputError naming all tasks.
 const Task& find_task(std::string_view name);
 
@@ -74,5 +78,6 @@ std::vector<Document> read_piqa(const FoundFile& file);
 std::vector<Document> read_arc(const FoundFile& file);
 std::vector<Document> read_sciq(const FoundFile& file);
 std::vector<Document> read_winogrande(const FoundFile& file);
+std::vector<Document> read_recall(const FoundFile& file);
 
 }  // namespace photon

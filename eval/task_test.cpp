@@ -199,5 +199,38 @@ TEST(BrokenFiles, AreNamedWithLineAndField) {
          "'answer' is '', wanted 1 or 2");
 }
 
+TEST(Recall, ReadsWhatItsGeneratorWrites) {
+  const TemporaryFolder folder;
+  folder.write(
+      "recall-test.jsonl",
+      R"({"kind": "place", "case": "told", "distance": 256, "context": "Where? In the", "answer": "barn", "wrong": ["mill", "inn", "hut"]}
+{"kind": "code", "case": "told", "distance": 1024, "context": "What? It was", "answer": "1 2", "wrong": ["3 4", "5 6", "7 8"]}
+)");
+  const TaskData data = load_task(find_task("recall"), folder.path(), 0);
+  ASSERT_EQ(data.documents.size(), 2u);
+  EXPECT_EQ(data.documents[0].gold, 0u);
+  EXPECT_EQ(data.documents[0].requests[0], (ScoreRequest{"Where? In the", " barn"}));
+  EXPECT_EQ(data.documents[1].gold, 1u);
+  EXPECT_EQ(data.documents[1].requests[1].continuation, " 1 2");
+  EXPECT_EQ(data.documents[1].distance, 1024);
+}
+
+TEST(Recall, RowsThatAreCutShortAreNamed) {
+  const TemporaryFolder folder;
+  for (const auto& [row, problem] :
+       {std::pair<std::string, std::string>{R"({"context": "a", "answer": "b", "distance": 1})", "has no 'wrong'"},
+        {R"({"context": "a", "answer": "b", "wrong": [], "distance": 1})", "row 1 has no wrong answers"},
+        {R"({"context": "a", "answer")", "no JSON"}}) {
+    folder.write("recall-test.jsonl", row + "\n");
+    try {
+      load_task(find_task("recall"), folder.path(), 0);
+      ADD_FAILURE() << row;
+    } catch (const InputError& e) {
+      EXPECT_NE(std::string(e.what()).find(problem), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find("recall-test.jsonl"), std::string::npos) << e.what();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace photon

@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Makes the recall corpus and its test: facts told somewhere in real prose and asked for later in other words.
+
+    recipes/recall/generate.py train BOOKS... -o recall-train.txt [--documents 4000] [--seed 1] [--characters 8000]
+    recipes/recall/generate.py test  BOOKS... -o recall-test.jsonl [--per-distance 40] [--seed 2]
+    recipes/recall/generate.py check recall-train.txt recall-test.jsonl
+
+Training and test share no template, name, place, code or book: each list below is cut in two, and `check` proves it of
+the files by hashes.  The same arguments give the same bytes.  BOOKS are plain texts (or .xz) with a line <|endoftext|>
+after each document.
+"""
+import argparse
+import hashlib
+import json
+import lzma
+import pathlib
+import random
+import sys
+
+END = "<|endoftext|>"
+
+# Four kinds of facts: what is told, how it is asked for, and the answers there can be.  {who} and {what} differ from fact
+# to fact; the answer stands at the end of both.
+TOLD_IN_TRAINING = {
+    "place": [
+        ("{who} hid the {what} in the {place}.", "Where did {who} hide the {what}? In the"),
+        ("The {what} of {who} lay in the {place}.", "The {what} that belonged to {who} could be found in the"),
+        ("Every night {who} put the {what} into the {place}.", "{who} wanted the {what} again and looked into the"),
+        ("It was in the {place} that {who} left the {what}.", "{who} had left the {what} somewhere. It was in the"),
+        ("{who} took the {what} and carried it to the {place}.", "Somebody asked {who} for the {what}, which was in the"),
+    ],
+    "colour": [
+        ("{who} had a {what}, and it was {colour}.", "What colour was the {what} of {who}? It was"),
+        ("The {what} that {who} bought was {colour}.", "{who} looked at the {what} once more. Its colour was"),
+        ("{who} painted the {what} {colour}.", "After that, the {what} that {who} owned was always"),
+        ("Nobody but {who} had a {what} that was {colour}.", "One knew the {what} of {who} by its colour, which was"),
+    ],
+    "code": [
+        ("The number of {who} was {code}.", "Which number did {who} have? It was"),
+        ("{who} wrote {code} on the {what}.", "On the {what} of {who} one could read"),
+        ("To open the {what}, {who} had to say {code}.", "{who} stood before the {what} and said"),
+        ("{who} never forgot the number {code} of the {what}.", "The {what} that {who} spoke of had the number"),
+    ],
+}
+TOLD_IN_TEST = {
+    "place": [
+        ("When it was dark, {who} brought the {what} to the {place}.", "So the {what} of {who} was now in the"),
+        ("{who} chose the {place} for the {what}.", "Where was the {what} that {who} had put away? In the"),
+    ],
+    "colour": [
+        ("{who} was proud of a {colour} {what}.", "The {what} which made {who} so proud was"),
+        ("There was a {colour} {what} in the hands of {who}.", "What was the colour of the {what} that {who} held? It was"),
+    ],
+    "code": [
+        ("{who} chose {code} for the {what}.", "The {what} of {who} needed a number, and that was"),
+        ("For the {what} of {who} they agreed on {code}.", "Which number was it for the {what} of {who}? It was"),
+    ],
+}
+WHO = """Anna Bruno Clara David Elsa Felix Greta Hugo Ida Jonas Karla Leo Mina Nils Olga Paul Rosa Simon Tilda Victor Walter Agnes Berta
+Conrad Dora Emil Frida Gustav Helga Isaac Julia Kurt Lotte Max Nora Otto Petra Ralph Sofia Thomas Ulla Vera Wanda Arthur Bella Carl Diana
+Edgar Flora Georg Hanna Ivan Jenny Klaus Linda Martin Nelly Oscar Paula Robert Sarah Toby Ursula Vincent Willa""".split()
+WHAT = """key ring book lamp coin letter knife cup map box hat drum flute doll boat clock basket rope mirror bell chest sword candle jar
+shoe brush saddle purse whistle pearl feather ladder hammer bottle wagon kite blanket shell needle ball""".split()
+PLACE = """barn cellar garden kitchen tower mill church forest attic stable cave harbour library well shed chapel meadow tent castle
+bakery orchard tunnel bridge hut pantry school inn yard""".split()
+COLOUR = "red blue green yellow white black brown grey golden silver purple orange pink violet".split()
+
+
+def half(words, test):
+    """Every third word is the test's, the others are training's."""
+    return [word for i, word in enumerate(words) if (i % 3 == 2) == test]
+
+
+class Facts:
+    def __init__(self, generator, test):
+        self.random, self.told = generator, TOLD_IN_TEST if test else TOLD_IN_TRAINING
+        self.who, self.what = half(WHO, test), half(WHAT, test)
+        self.values = {"place": half(PLACE, test), "colour": half(COLOUR, test)}
+        self.parity = 1 if test else 0  # codes: those of the test have an odd sum of digits
+
+    def code(self):
+        while True:
+            digits = [self.random.randrange(10) for _ in range(4)]
+            if sum(digits) % 2 == self.parity:
+                return " ".join(map(str, digits))
+
+    def value(self, kind):
+        return self.code() if kind == "code" else self.random.choice(self.values[kind])
+
+    def several(self, kind, n):
+        """n facts of a kind that differ in one word of the question, with different answers."""
+        told, asked = self.random.choice(self.told[kind])
+        vary_who = self.random.random() < 0.5
+        who, what = self.random.sample(self.who, n), self.random.sample(self.what, n)
+        facts, values = [], set()
+        for i in range(n):
+            value = self.value(kind)
+            while value in values:
+                value = self.value(kind)
+            values.add(value)
+            words = {"who": who[i if vary_who else 0], "what": what[0 if vary_who else i], kind: value}
+            facts.append((told.format(**words), asked.format(**words), value))
+        return facts
+
+
+def documents(paths):
+    for path in paths:
+        raw = lzma.open(path).read() if str(path).endswith(".xz") else pathlib.Path(path).read_bytes()
+        for text in raw.decode("utf-8").split(END):
+            paragraphs = [" ".join(p.split()) for p in text.split("\n\n")]
+            paragraphs = [p for p in paragraphs if 80 <= len(p) <= 1200]
+            if paragraphs:
+                yield paragraphs
+
+
+class Prose:
+    """Paragraphs of books, in order, from a random place on."""
+
+    def __init__(self, books, generator):
+        self.books, self.random = books, generator
+
+    def some(self, characters):
+        book = self.random.choice(self.books)
+        at, taken, size = self.random.randrange(len(book)), [], 0
+        while size < characters:
+            taken.append(book[at % len(book)])
+            size += len(taken[-1]) + 1
+            at += 1
+        return taken
+
+
+def sentence(question, answer):
+    return f"{question} {answer}."
+
+
+def training_document(facts, prose, generator, characters):
+    """Prose, among which facts are told and, later, asked for: some at once, some after long."""
+    paragraphs = prose.some(characters)
+    inserted = []  # (place, order, text)
+    for _ in range(generator.randint(3, 6)):
+        kind = generator.choice(list(facts.told))
+        group = facts.several(kind, generator.randint(1, 4))
+        for told, asked, value in group:
+            at = generator.randrange(len(paragraphs))
+            inserted.append((at, generator.random(), told))
+            if generator.random() < 0.2:  # it changes; the latest counts
+                changed = facts.value(kind)
+                again = min(len(paragraphs), at + 1 + generator.randrange(len(paragraphs)))
+                inserted.append((again, generator.random(), told.replace(value, changed)))
+                at, value = again, changed
+            for _ in range(generator.randint(1, 2)):
+                later = min(len(paragraphs), at + 1 + int((len(paragraphs) - at) * generator.random() ** 1.5))
+                inserted.append((later, 2 + generator.random(), sentence(asked, value)))
+    inserted.sort()
+    out = []
+    for i in range(len(paragraphs) + 1):
+        out += [text for at, _, text in inserted if at == i]
+        out += paragraphs[i : i + 1]
+    return "\n".join(out)
+
+
+def test_row(facts, prose, generator, kind, case, distance):
+    """A context that ends in a question, its answer and wrong ones.  distance: characters between fact and question."""
+    group = facts.several(kind, 4)
+    wrong = [value for _, _, value in group[1:]]
+    told, asked, value = group[0]
+    before, between = prose.some(600), prose.some(distance)
+    others = [t for t, _, _ in group[1:]]
+    if case == "changed":  # told otherwise first: the earlier answer is wrong now
+        others.append(told.replace(value, wrong[0]))
+    context = before + others + [told] + between + [asked]
+    return {"kind": kind, "case": case, "distance": distance,
+            "context": "\n".join(p for p in context if p), "answer": value, "wrong": wrong}
+
+
+def write(path, text):
+    temporary = pathlib.Path(str(path) + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def check(train_path, test_path):
+    """No template, name, thing, place, code or paragraph of the test in training."""
+    train = pathlib.Path(train_path).read_text(encoding="utf-8")
+    paragraphs = {hashlib.sha256(p.encode()).digest() for p in train.split("\n") if len(p) >= 80}
+    problems, rows = [], 0
+    for line in pathlib.Path(test_path).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        rows += 1
+        for p in row["context"].split("\n"):
+            if len(p) >= 80 and hashlib.sha256(p.encode()).digest() in paragraphs:
+                problems.append(f"a paragraph of row {rows} is in training: {p[:60]}")
+        question = row["context"].split("\n")[-1]
+        if question in train:
+            problems.append(f"the question of row {rows} is in training: {question}")
+        if row["kind"] == "code" and row["answer"] and row["answer"] in train:
+            problems.append(f"the code of row {rows} is in training: {row['answer']}")
+    for told in TOLD_IN_TEST.values():
+        for template in told:
+            if any(template in pairs for pairs in TOLD_IN_TRAINING.values()):
+                problems.append(f"a template of the test is training's: {template}")
+    print("\n".join(problems) if problems else f"nothing of {rows} test rows is in training")
+    return 1 if problems else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("train", "test"):
+        command = commands.add_parser(name)
+        command.add_argument("books", nargs="+", type=pathlib.Path)
+        command.add_argument("-o", "--output", required=True, type=pathlib.Path)
+        command.add_argument("--seed", type=int, default=1 if name == "train" else 2)
+        if name == "train":
+            command.add_argument("--documents", type=int, default=4000)
+            command.add_argument("--characters", type=int, default=8000)
+        else:
+            command.add_argument("--per-distance", type=int, default=40)
+            command.add_argument("--longest", type=int, default=1 << 20, help="characters between fact and question")
+    command = commands.add_parser("check")
+    command.add_argument("train", type=pathlib.Path)
+    command.add_argument("test", type=pathlib.Path)
+    arguments = parser.parse_args()
+    if arguments.command == "check":
+        return check(arguments.train, arguments.test)
+    generator = random.Random(arguments.seed)
+    books = list(documents(arguments.books))
+    if not books:
+        sys.exit(f"generate.py: no paragraphs in {', '.join(map(str, arguments.books))}")
+    prose = Prose(books, generator)
+    facts = Facts(generator, arguments.command == "test")
+    if arguments.command == "train":
+        made = [training_document(facts, prose, generator, arguments.characters) for _ in range(arguments.documents)]
+        write(arguments.output, "".join(f"{d}\n{END}\n" for d in made))
+        return 0
+    rows, distance = [], 256
+    while distance <= arguments.longest:
+        for i in range(arguments.per_distance):
+            kind = list(facts.told)[i % 3]
+            rows.append(test_row(facts, prose, generator, kind, "changed" if i % 5 == 4 else "told", distance))
+        distance *= 4
+    write(arguments.output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
