@@ -43,6 +43,11 @@ void each_key(AnyRecipe& r, Visit&& visit) {
         r.data.tokenizer);
   visit(Key{.name = "run.out", .meaning = "run folder", .required = true}, r.run.out);
   visit(Key{.name = "run.seed", .meaning = "of the initial weights, the data order and the samples"}, r.run.seed);
+  visit(Key{.name = "run.memory_offset",
+            .meaning = "what is added to a memory's scores at first: 0 learns recall soonest, -4 disturbs least",
+            .min = -100,
+            .max = 100},
+        r.run.memory_offset);
   visit(Key{.name = "run.steps", .meaning = "optimiser steps", .min = 1, .max = 1e9}, r.run.steps);
   visit(Key{.name = "run.log_every", .meaning = "steps between plain progress lines", .min = 1}, r.run.log_every);
   visit(Key{.name = "run.eval_every", .meaning = "steps between validations (0 = only at the end)"}, r.run.eval_every);

@@ -38,6 +38,7 @@ struct RunRecipe {
   std::int64_t seed = 0, steps = 1000;
   std::int64_t log_every = 10, eval_every = 500, eval_tokens = 100'000, sample_every = 0;  // *_every: 0 = never
   std::int64_t checkpoint_every = 500, keep_last = 2;
+  double memory_offset = 0;  // where a memory's scores begin
   std::string sample_prompt = "Once upon a time";
   std::int64_t sample_tokens = 120;
 };

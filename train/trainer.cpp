@@ -57,8 +57,9 @@ Trainer::Trainer(const Recipe& recipe, std::function<bool()> interrupted)
   at::globalContext().setFlushDenormal(true);
   fused::keep_freed_memory();
 
-  model_ = std::make_shared<Photon>(
-      recipe_.model, InitOptions{.seed = static_cast<std::uint64_t>(recipe_.run.seed), .scale_residual = true});
+  model_ = std::make_shared<Photon>(recipe_.model, InitOptions{.seed = static_cast<std::uint64_t>(recipe_.run.seed),
+                                                               .scale_residual = true,
+                                                               .memory_offset = recipe_.run.memory_offset});
   model_->to(device_);
   model_->set_compute_dtype(recipe_.compute.precision == DType::bf16 ? torch::kBFloat16 : torch::kFloat32);
   optimizer_.emplace(*model_, recipe_.optimizer);
