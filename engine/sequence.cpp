@@ -198,6 +198,9 @@ void Sequence::unshare() {
 }
 
 std::int64_t Sequence::kv_bytes_growing() const { return kv_bytes(*this, true); }
+std::int64_t Sequence::memory_bytes() const {
+  return (text ? text->bytes() : 0) + (remembered_units ? remembered_units->bytes() : 0);
+}
 std::int64_t Sequence::kv_bytes_constant() const { return kv_bytes(*this, false); }
 
 std::int64_t Sequence::kv_bytes_growing_beside(std::span<const Sequence* const> others) const {

@@ -107,6 +107,7 @@ class Sequence {
   /// KV bytes that its caches hold now; docs/architecture.md §4 says how many these must be.
   std::int64_t kv_bytes_growing() const;
   std::int64_t kv_bytes_constant() const;
+  std::int64_t memory_bytes() const;  // of the growing ones: text and units that are remembered
   KvTraffic kv_traffic() const;
   /// Bytes of its growing caches without the pages that one of the others holds, too.
   std::int64_t kv_bytes_growing_beside(std::span<const Sequence* const> others) const;

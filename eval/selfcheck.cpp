@@ -215,7 +215,9 @@ Check check_kv_bytes(Engine& engine, Protocol protocol, Tokens tokens) {
 Check check_recgen_state(Engine& engine, Tokens tokens) {
   const Model& model = engine.model();
   const std::int64_t L = model.n_levels(), group_tokens = model.spec.group_tokens(), n_groups = 3;
-  const bool parallel = model.spec.level(1).decoder.span.kind == Span::Kind::chunk;
+  // Whether groups know nothing of each other's tokens but through the top stream.
+  const StackSpec& decoder = model.spec.level(1).decoder;
+  const bool parallel = decoder.span.kind == Span::Kind::chunk && decoder.memory_of(MemorySpec::Kind::text) == nullptr;
   struct Run {
     Rows logits;
     std::vector<float> top;  // units of the top level
@@ -240,7 +242,7 @@ Check check_recgen_state(Engine& engine, Tokens tokens) {
       r.top.insert(r.top.end(), unit.begin(), unit.end());
     }
     r.other_growth = std::abs(sequence.kv_bytes_constant() - constant) +
-                     std::abs(sequence.kv_bytes_growing() - sequence.encoder(L).bytes());
+                     std::abs(sequence.kv_bytes_growing() - sequence.encoder(L).bytes() - sequence.memory_bytes());
     return r;
   };
   const Run plain = run(false), changed = run(true);
