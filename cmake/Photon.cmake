@@ -53,10 +53,9 @@ endfunction()
 # benchmarks (x_bench.cpp) found beside the sources.
 #   HEADERS      those of other projects that take longer to read than the sources to compile; they are read once, and
 #                every source still includes what it uses
-#   TEST_SHARDS  so many processes run its tests, for programs that take long to start; else each test is a process
 #   THIN         no tests under sanitizers: what it calls is tested there
 function(photon_library name)
-  cmake_parse_arguments(arg "THIN" "TEST_SHARDS" "SOURCES;DEPENDS;LINKS;HEADERS;TEST_DEPENDS" ${ARGN})
+  cmake_parse_arguments(arg "THIN" "" "SOURCES;DEPENDS;LINKS;HEADERS;TEST_DEPENDS" ${ARGN})
   add_library(photon_${name} STATIC ${arg_SOURCES})
   add_library(photon::${name} ALIAS photon_${name})
   photon_options(photon_${name})
@@ -68,7 +67,7 @@ function(photon_library name)
     target_precompile_headers(photon_${name} PRIVATE ${arg_HEADERS})
   endif()
   if(NOT (arg_THIN AND PHOTON_SANITIZE))
-    photon_tests(${name} "${arg_TEST_SHARDS}" ${arg_TEST_DEPENDS})
+    photon_tests(${name} ${arg_TEST_DEPENDS})
   endif()
 endfunction()
 
@@ -83,7 +82,7 @@ function(photon_test_headers)
 endfunction()
 
 # The tests of folder x, every y_test.cpp in it, are one program x_test.  Benchmarks and fuzz targets are programs each.
-function(photon_tests library shards)
+function(photon_tests library)
   if(PHOTON_TESTS)
     file(GLOB tests CONFIGURE_DEPENDS *_test.cpp)
     if(tests)
@@ -93,17 +92,8 @@ function(photon_tests library shards)
       target_compile_definitions(${library}_test PRIVATE PHOTON_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
       target_link_libraries(${library}_test PRIVATE photon::${library} ${ARGN} GTest::gtest_main photon_test_headers)
       target_precompile_headers(${library}_test REUSE_FROM photon_test_headers)
-      set(environment OMP_WAIT_POLICY=passive)  # ctest runs several at once: waiting threads sleep
-      if(shards)
-        foreach(shard RANGE 1 ${shards})
-          math(EXPR index "${shard} - 1")
-          add_test(NAME ${library}_test_${shard} COMMAND ${library}_test --gtest_brief=1)
-          set_tests_properties(${library}_test_${shard} PROPERTIES TIMEOUT 600
-            ENVIRONMENT "${environment};GTEST_TOTAL_SHARDS=${shards};GTEST_SHARD_INDEX=${index}")
-        endforeach()
-      else()
-        gtest_discover_tests(${library}_test DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT 600 ENVIRONMENT ${environment})
-      endif()
+      gtest_discover_tests(${library}_test DISCOVERY_TIMEOUT 120
+        PROPERTIES TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)  # ctest runs several at once: waiting threads sleep
     endif()
   endif()
   if(PHOTON_BENCHMARKS)
