@@ -171,6 +171,7 @@ std::string panel_of(const std::vector<FigureLine>& lines, std::size_t panel, co
   for (int k = static_cast<int>(std::ceil(std::log10(low / right))); k <= std::floor(std::log10(high / left)); ++k) {
     const double tpm = std::pow(10, k), end = std::min(right, high / tpm);
     plots += fmt::format("{:g}*x with lines lw 1 dt 3 lc rgb '#999999' notitle, ", tpm);
+    if (tpm * end < low * room) continue;  // in the corner
     script += fmt::format("set label 'TPM {:g}' at {},{} right offset -0.4,-0.6 font ',11' tc rgb '#777777'\n", tpm,
                           end, tpm * end);
   }
@@ -185,10 +186,11 @@ std::string panel_of(const std::vector<FigureLine>& lines, std::size_t panel, co
     plots += fmt::format(
         "{0} using 1:2:3:4 with yerrorbars lw 1 pt 0 lc rgb {1} notitle, "
         "{0} using 1:2 with linespoints lw 1 dt 2 pt {2} ps 1 lc rgb {1} title {3} noenhanced, "
-        "{0} using 1:2:5 with labels offset 0,0.8 font ',10' tc rgb {1} notitle{4}",
+        "{0} using 1:2:5 with labels left offset 0.8,0 font ',10' tc rgb {1} notitle{4}",
         block, colour, line.look.hollow ? 6 : 7, gnuplot_text(line.name), i + 1 < lines.size() ? ", " : "\n");
   }
-  return script + (panel == 0 ? "set key at screen 0.5,0.99 center top horizontal samplen 2\n" : "unset key\n") +
+  return script +
+         (panel == 0 ? "set key at screen 0.5,0.99 center top vertical maxrows 2 samplen 2\n" : "unset key\n") +
          "plot " + plots;
 }
 
