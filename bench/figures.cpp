@@ -10,6 +10,8 @@
 
 #include "base/error.h"
 #include "base/gnuplot.h"
+#include "base/threads.h"
+#include "bench/paper.h"
 
 namespace photon {
 namespace {
@@ -88,10 +90,16 @@ std::vector<FigureLine> lines_of(std::span<const BenchResult> results, std::span
       lines.push_back({.name = name, .look = looks[i]});
     }
     const Spread& y = results[i].tokens_per_s;
-    lines[at->second].points.push_back({.x = x(results[i]), .y = y.median, .low = y.min, .high = y.max});
+    lines[at->second].points.push_back(
+        {.x = x(results[i]), .y = y.median, .low = y.min, .high = y.max, .label = results[i].what.label});
   }
   for (FigureLine& line : lines) std::ranges::stable_sort(line.points, {}, &FigurePoint::x);
   return lines;
+}
+
+void run_gnuplot(const std::filesystem::path& folder, const std::string& name, const std::string& script) {
+  if (!draw_with_gnuplot(folder, name, script))
+    throw InputError(fmt::format("gnuplot cannot draw {}", (folder / (name + ".gp")).string()));
 }
 
 void draw(const std::filesystem::path& folder, const std::string& name, const std::string& title,
@@ -109,8 +117,7 @@ void draw(const std::filesystem::path& folder, const std::string& name, const st
         i == 0 ? "plot " : ", ", i, gnuplot_colour(look.colour), 1 + look.dash % 5,
         markers[look.shape % markers.size()] - (look.hollow ? 1 : 0), gnuplot_text(lines[i].name));
   }
-  if (!draw_with_gnuplot(folder, name, script + plots + '\n'))
-    throw InputError(fmt::format("gnuplot cannot draw {}", (folder / (name + ".gp")).string()));
+  run_gnuplot(folder, name, script + plots + '\n');
 }
 
 // Ranges of the axes, speed being logarithmic, and the lines' names at their ends.
@@ -131,6 +138,60 @@ std::string names_at_ends(const std::vector<FigureLine>& lines) {
                       .text = line.name,
                       .colour = gnuplot_colour(line.look.colour)});
   return fmt::format("set xrange [{}:{}]\nset yrange [{}:{}]\n", left, right, low, high) + gnuplot_end_labels(labels);
+}
+
+// The results that the paper has figures for, with these in place of ours.
+std::vector<BenchResult> in_the_paper(std::span<const BenchResult> results) {
+  std::vector<BenchResult> theirs;
+  for (const BenchResult& r : results)
+    if (const auto figures = paper_figures(r)) {
+      const double tokens_per_s = 1e3 * figures->k_tokens_per_s;
+      BenchResult& their = theirs.emplace_back(r);
+      their.tokens_per_s = {.median = tokens_per_s, .min = tokens_per_s, .max = tokens_per_s};
+      their.what.kv_bytes_alone = static_cast<std::int64_t>(figures->kv_gib * 0x1p30);
+    }
+  return theirs;
+}
+
+// One of two plots side by side, both axes logarithmic, with lines of equal throughput per memory.
+std::string panel_of(const std::vector<FigureLine>& lines, std::size_t panel, const std::string& title) {
+  double left = INFINITY, right = 0, low = INFINITY, high = 0;
+  for (const FigureLine& line : lines)
+    for (const FigurePoint& p : line.points) {
+      left = std::min(left, p.x), right = std::max(right, p.x);
+      low = std::min(low, p.low), high = std::max(high, p.high);
+    }
+  constexpr double room = 2;
+  left /= room, right *= room, low /= room, high *= room;
+  std::string script = fmt::format(
+      "set lmargin at screen {}\nset rmargin at screen {}\nset tmargin at screen 0.8\nset bmargin at screen 0.13\n"
+      "set title {} noenhanced\nset xrange [{}:{}]\nset yrange [{}:{}]\nunset label\n",
+      panel == 0 ? 0.09 : 0.58, panel == 0 ? 0.48 : 0.97, gnuplot_text(title), left, right, low, high);
+  std::string plots;
+  for (int k = static_cast<int>(std::ceil(std::log10(low / right))); k <= std::floor(std::log10(high / left)); ++k) {
+    const double tpm = std::pow(10, k), end = std::min(right, high / tpm);
+    plots += fmt::format("{:g}*x with lines lw 1 dt 3 lc rgb '#999999' notitle, ", tpm);
+    if (tpm * end < low * room) continue;  // in the corner
+    script += fmt::format("set label 'TPM {:g}' at {},{} right offset -0.4,-0.6 font ',11' tc rgb '#777777'\n", tpm,
+                          end, tpm * end);
+  }
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const FigureLine& line = lines[i];
+    const std::string block = fmt::format("$panel{}line{}", panel, i);
+    script += block + " << END\n";
+    for (const FigurePoint& p : line.points)
+      script += fmt::format("{} {} {} {} {}\n", p.x, p.y, p.low, p.high, paper_workload_name(p.label).substr(0, 2));
+    script += "END\n";
+    const std::string_view colour = gnuplot_colour(line.look.colour);
+    plots += fmt::format(
+        "{0} using 1:2:3:4 with yerrorbars lw 1 pt 0 lc rgb {1} notitle, "
+        "{0} using 1:2 with linespoints lw 1 dt 2 pt {2} ps 1 lc rgb {1} title {3} noenhanced, "
+        "{0} using 1:2:5 with labels left offset 0.8,0 font ',10' tc rgb {1} notitle{4}",
+        block, colour, line.look.hollow ? 6 : 7, gnuplot_text(line.name), i + 1 < lines.size() ? ", " : "\n");
+  }
+  return script +
+         (panel == 0 ? "set key at screen 0.5,0.99 center top vertical maxrows 2 samplen 2\n" : "unset key\n") +
+         "plot " + plots;
 }
 
 }  // namespace
@@ -155,6 +216,15 @@ std::vector<FigureLine> throughput_by_memory(std::span<const BenchResult> result
   });
 }
 
+std::vector<FigureLine> paper_throughput_by_memory(std::span<const BenchResult> results) {
+  const std::array along{Field::context, Field::workload, Field::streams, Field::tokens};
+  std::vector<FigureLine> lines = lines_of(
+      results, along, [](const BenchResult& r) { return static_cast<double>(r.what.kv_bytes_alone) * 0x1p-30; });
+  for (FigureLine& line : lines)
+    for (FigurePoint& p : line.points) p.y *= 1e-3, p.low *= 1e-3, p.high *= 1e-3;
+  return lines;
+}
+
 void make_folder(const std::filesystem::path& folder) {
   std::error_code failed;
   std::filesystem::create_directories(folder, failed);
@@ -171,6 +241,17 @@ void draw_figures(std::span<const BenchResult> results, const std::filesystem::p
          "set xlabel 'KV caches, GiB'\nset ylabel 'tokens/s, all streams'\nset logscale xy\n"
          "set format x '10^{%L}'\n",
          throughput_by_memory(results));
+}
+
+void draw_paper_figure(std::span<const BenchResult> results, const std::filesystem::path& folder) {
+  const std::string name = "paper-figure3";
+  std::string script = gnuplot_head("Throughput over the KV cache of one sample, ours and the paper's", name) +
+                       "set multiplot\nset logscale xy\nset format '%g'\n"
+                       "set xlabel 'KV cache of one sample, GiB'\nset ylabel 'K tokens/s'\n";
+  script += panel_of(paper_throughput_by_memory(results), 0, "this machine: " + cpu_model());
+  if (const auto theirs = in_the_paper(results); !theirs.empty())
+    script += panel_of(paper_throughput_by_memory(theirs), 1, "the paper: one H200");
+  run_gnuplot(folder, name, script + "unset multiplot\n");
 }
 
 }  // namespace photon

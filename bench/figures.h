@@ -13,6 +13,7 @@ namespace photon {
 
 struct FigurePoint {
   double x = 0, y = 0, low = 0, high = 0;
+  std::string label{};  // of a workload of the paper, "128+2048"; else empty
 };
 /// How a line looks, the same in every figure of a run: a model has its colour (0: the vanilla model), a protocol its
 /// marker, full for hiergen and hollow for recgen, a precision the marker's shape.  Batches or contexts that make lines
@@ -35,10 +36,16 @@ std::vector<FigureLine> throughput_by_context(std::span<const BenchResult> resul
 /// growing batches, or growing contexts where all batches are alike.
 std::vector<FigureLine> throughput_by_memory(std::span<const BenchResult> results);
 
+/// Thousands of tokens per second over GiB of one stream's KV cache, as in the paper's figure 3: of workloads of the
+/// paper.
+std::vector<FigureLine> paper_throughput_by_memory(std::span<const BenchResult> results);
+
 /// The folder for figures, if it is not there yet.  @throws InputError if it cannot be made
 void make_folder(const std::filesystem::path& folder);
 /// Draws FOLDER/throughput-context.svg and, of decoding, FOLDER/throughput-memory.svg, with gnuplot's scripts beside
 /// them.  @throws InputError if a file cannot be written or gnuplot fails
 void draw_figures(std::span<const BenchResult> results, const std::filesystem::path& folder);
+/// Draws FOLDER/paper-figure3.svg: ours on the left, the paper's on the right.  @throws InputError likewise
+void draw_paper_figure(std::span<const BenchResult> results, const std::filesystem::path& folder);
 
 }  // namespace photon

@@ -72,6 +72,33 @@ TEST(Figures, AWorkloadOfThePaperIsAPointOfItsModelsLine) {
   EXPECT_EQ(throughput_by_context(results).size(), 1u);
 }
 
+TEST(Figures, ThePapersIsOfOneSample) {
+  std::vector results{result_of("vanilla-600m", 18, 2176, 60), result_of("photon-600m", 64, 2176, 400),
+                      result_of("photon-600m", 64, 2176, 410)};
+  results[0].is_vanilla = true;
+  results[0].what.label = results[1].what.label = "2048+128", results[2].what.label = "128+2048";
+  results[0].what.kv_bytes_alone = std::int64_t{1} << 28;
+  results[1].what.kv_bytes_alone = results[2].what.kv_bytes_alone = std::int64_t{1} << 24;
+  const auto lines = paper_throughput_by_memory(results);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0].look.colour, 0u);
+  ASSERT_EQ(lines[1].points.size(), 2u);
+  EXPECT_EQ(lines[1].points[0].x, 1.0 / 64);
+  EXPECT_DOUBLE_EQ(lines[1].points[0].y, 0.4);
+  EXPECT_DOUBLE_EQ(lines[1].points[1].high, 0.411);
+  EXPECT_EQ(lines[1].points[1].label, "128+2048");
+
+  if (!have_gnuplot()) GTEST_SKIP() << "no gnuplot";
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("photon-figure3-" + std::to_string(::getpid()));
+  make_folder(folder);
+  draw_paper_figure(results, folder);
+  const std::string svg = read_text(folder / "paper-figure3.svg");
+  for (const char* text : {"photon-600m", "the paper: one H200", "TPM 1000", "DE"})
+    EXPECT_NE(svg.find(text), std::string::npos) << text;
+  std::filesystem::remove_all(folder);
+}
+
 TEST(Figures, AreDrawn) {
   if (!have_gnuplot()) GTEST_SKIP() << "no gnuplot";
   const std::filesystem::path folder =

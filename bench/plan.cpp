@@ -149,7 +149,8 @@ std::vector<BenchCase> paper_cases(std::span<const BenchSource> sources, const P
                            .contexts = sampled_contexts(w, samples, tokens, group),
                            .context_label = w.prompt + w.generated,
                            .label = label,
-                           .kv_bytes_peak = kv_bytes_peak(sources[source], protocol, w, streams)});
+                           .kv_bytes_peak = kv_bytes_peak(sources[source], protocol, w, streams),
+                           .kv_bytes_alone = one});
           check_length(sources[source], w.prompt + w.generated, group);
         }
   return cases;

@@ -99,6 +99,7 @@ TEST(PaperCases, TakeAsManyStreamsAsTheBudgetAdmits) {
       return kv_bytes_peak(sources[c.source], c.workload.protocol, w, streams);
     };
     EXPECT_EQ(c.kv_bytes_peak, peak(c.workload.streams));
+    EXPECT_EQ(c.kv_bytes_alone, peak(1));
     EXPECT_LE(c.kv_bytes_peak, lists.kv_budget);
     if (c.workload.streams < 7) {
       EXPECT_GT(peak(c.workload.streams + 1), lists.kv_budget);

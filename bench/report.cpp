@@ -39,6 +39,7 @@ std::optional<VanillaRatio> ratio_to_vanilla(std::span<const BenchResult> result
   if (vanilla == nullptr) return std::nullopt;
   VanillaRatio ratio{.tokens_per_s = result.tokens_per_s.median / vanilla->tokens_per_s.median};
   if (result.tpm() && vanilla->tpm()) ratio.tpm = *result.tpm() / *vanilla->tpm();
+  if (result.tpm_alone() && vanilla->tpm_alone()) ratio.tpm_alone = *result.tpm_alone() / *vanilla->tpm_alone();
   return ratio;
 }
 
@@ -148,6 +149,9 @@ ordered_json to_json(std::span<const BenchResult> results, const BenchOptions& o
     if (!r.what.label.empty()) {
       row["workload"] = r.what.label;
       row["sampled_contexts"] = r.what.contexts;
+      row["kv_bytes_alone"] = r.what.kv_bytes_alone;
+      row["tpm_alone"] = or_null(r.tpm_alone());
+      row["tpm_alone_vs_vanilla"] = or_null(ratio ? ratio->tpm_alone : std::nullopt);
     }
     for (std::size_t part = 0; part < r.profile.size(); ++part) row["profile"][Profile::names[part]] = r.profile[part];
     row.update(machine_json());

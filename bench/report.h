@@ -15,6 +15,7 @@ namespace photon {
 struct VanillaRatio {
   double tokens_per_s = 0;
   std::optional<double> tpm{};
+  std::optional<double> tpm_alone{};
 };
 /// Nothing where this run measured no such model, or more than one: a ratio has two sides of one run.
 std::optional<VanillaRatio> ratio_to_vanilla(std::span<const BenchResult> results, const BenchResult& result);

@@ -112,6 +112,18 @@ TEST(Json, TellsWhereAGenerationWasSampled) {
   EXPECT_EQ(row["sampled_contexts"], (std::vector<int>{376, 888}));
 }
 
+TEST(Tpm, OfOneSampleIsThePapers) {
+  std::vector results{result_of("vanilla", true, 100, 2 * gib), result_of("photon", false, 400, gib)};
+  EXPECT_FALSE(results[0].tpm_alone());
+  for (BenchResult& r : results) r.what.label = "128+2048";
+  results[0].what.kv_bytes_alone = gib, results[1].what.kv_bytes_alone = gib / 16;
+  EXPECT_DOUBLE_EQ(*results[1].tpm_alone(), 6.4);
+  const auto ratio = ratio_to_vanilla(results, results[1]);
+  EXPECT_DOUBLE_EQ(*ratio->tpm_alone, 64);
+  EXPECT_DOUBLE_EQ(*ratio->tpm, 8);
+  EXPECT_EQ(to_json(results, {})[1]["kv_bytes_alone"], gib / 16);
+}
+
 TEST(BenchResult, IsBoundByWhatItUsesMore) {
   BenchResult r = result_of("photon", false, 400, gib);
   r.memory_share = 0.9, r.compute_share = 0.2;

@@ -9,6 +9,8 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/progress_line.h"
+#include "bench/rounds_file.h"
 #include "kernels/kernels.h"
 
 namespace photon {
@@ -45,104 +47,103 @@ std::int64_t kv_bytes_of(const BenchSource& source, const BenchCase& c, std::int
   return c.workload.streams * kv_bytes_allocated(source.spec, c.workload.protocol, end, source.kv);
 }
 
-double median_of(std::vector<double> values) { return spread_of(std::move(values)).median; }
-
 std::string in_gb(std::int64_t bytes) { return fmt::format("{:.2f} GB", static_cast<double>(bytes) * 1e-9); }
 
-std::string duration(double seconds) {
-  if (seconds < 60) return fmt::format("{:.0f} s", seconds);
-  return fmt::format("{:.0f} min", seconds / 60);
+// The ceilings, then a sample at each context.
+Round measure(const BenchCase& what, const BenchSource& source, ModelBench& model, const ReadProbe& probe,
+              bool with_profile) {
+  const auto start = Clock::now();
+  set_threads(what.threads);
+  const std::int64_t longest = *std::ranges::max_element(what.contexts);
+  Round round;
+  round.ceiling_gb_s = probe.gb_s(packed_bytes(source.spec, source.dtype) + kv_bytes_of(source, what, longest));
+  round.ceiling_gop_s = measure_peak_gop_s(arithmetic_of(source.dtype));
+  double seconds = 0, flops = 0;
+  for (const std::int64_t context : what.contexts) {
+    const Workload workload = at(what, context);
+    const Sample sample = what.kind == BenchCase::Kind::decode ? model.decode(workload, with_profile)
+                                                               : model.prefill(workload, with_profile);
+    seconds += sample.seconds, round.tokens += sample.tokens;
+    round.kv_bytes_read += sample.kv.bytes_read, round.kv_bytes_written += sample.kv.bytes_written;
+    round.weight_bytes_read += sample.work.weight_bytes_read;
+    round.kv_bytes = std::max(round.kv_bytes, sample.kv_bytes);
+    round.logits_hash = sample.logits_hash;
+    round.all_hashes += sample.logits_hash;
+    round.profile.resize(sample.profile.size());
+    for (std::size_t i = 0; i < sample.profile.size(); ++i) round.profile[i] += sample.profile[i];
+    flops += sample.work.matmul_flops + sample.work.attention_flops;
+  }
+  // Rows that are prefilled together read the same keys and values: all but the first find them in a cache.
+  const std::int64_t kv_moved =
+      round.kv_bytes_written + (what.kind == BenchCase::Kind::decode ? round.kv_bytes_read : 0);
+  const auto moved = static_cast<double>(round.weight_bytes_read + kv_moved);
+  round.tokens_per_s = static_cast<double>(round.tokens) / seconds;
+  round.memory_share = moved * 1e-9 / seconds / round.ceiling_gb_s;
+  round.compute_share = flops * 1e-9 / seconds / round.ceiling_gop_s;
+  round.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return round;
 }
 
-// One case of a run: its model, and what the rounds have brought so far.
-class CaseRun {
- public:
-  CaseRun(const BenchCase& what, const BenchSource& source, ModelBench& model)
-      : what_(what), source_(source), model_(model) {}
+std::string label_of(const BenchCase& what, const BenchSource& source) {
+  const Workload& w = what.workload;
+  const std::string where =
+      what.label.empty() ? fmt::format("{} tokens at {}", w.tokens, what.contexts[0]) : what.label;
+  return fmt::format("{} {} {}, {} {}, {} {}, {}", name_of(source), to_string(w.protocol), to_string(source.dtype),
+                     what.threads, what.threads == 1 ? "thread" : "threads", w.streams,
+                     w.streams == 1 ? "stream" : "streams", where);
+}
 
-  // One round: the ceilings, then a sample at each context.  Returns tokens per second.
-  double measure(const ReadProbe& probe, bool with_profile) {
-    set_threads(what_.threads);
-    const double gb_s = probe.gb_s(packed_bytes(source_.spec, source_.dtype) + kv_bytes_of(source_, what_, longest()));
-    const double gop_s = measure_peak_gop_s(arithmetic_of(source_.dtype));
-    Sample sum;
-    double flops = 0;
-    std::string hashes;
-    for (const std::int64_t context : what_.contexts) {
-      const Workload workload = at(what_, context);
-      const Sample sample = what_.kind == BenchCase::Kind::decode ? model_.decode(workload, with_profile)
-                                                                  : model_.prefill(workload, with_profile);
-      sum.seconds += sample.seconds, sum.tokens += sample.tokens;
-      sum.kv += sample.kv, sum.work.weight_bytes_read += sample.work.weight_bytes_read;
-      sum.kv_bytes = std::max(sum.kv_bytes, sample.kv_bytes);
-      sum.logits_hash = sample.logits_hash;
-      hashes += sample.logits_hash;
-      profile_.resize(sample.profile.size());
-      for (std::size_t i = 0; i < profile_.size(); ++i) profile_[i] += sample.profile[i];
-      flops += sample.work.matmul_flops + sample.work.attention_flops;
-    }
-    // Rows that are prefilled together read the same keys and values: all but the first find them in a cache.
-    const std::int64_t kv_moved =
-        sum.kv.bytes_written + (what_.kind == BenchCase::Kind::decode ? sum.kv.bytes_read : 0);
-    const auto moved = static_cast<double>(sum.work.weight_bytes_read + kv_moved);
-    tokens_per_s_.push_back(static_cast<double>(sum.tokens) / sum.seconds);
-    ceiling_gb_s_.push_back(gb_s);
-    ceiling_gop_s_.push_back(gop_s);
-    memory_share_.push_back(moved * 1e-9 / sum.seconds / gb_s);
-    compute_share_.push_back(flops * 1e-9 / sum.seconds / gop_s);
-    repeatable_ = repeatable_ && (tokens_per_s_.size() == 1 || hashes == hashes_);
-    hashes_ = hashes;
-    last_ = sum;
-    return tokens_per_s_.back();
-  }
+bool repeatable(const std::vector<Round>& rounds) {
+  return std::ranges::all_of(rounds, [&](const Round& r) { return r.all_hashes == rounds.front().all_hashes; });
+}
 
-  std::string label() const {
-    const Workload& w = what_.workload;
-    const std::string where =
-        what_.label.empty() ? fmt::format("{} tokens at {}", w.tokens, what_.contexts[0]) : what_.label;
-    return fmt::format("{} {} {}, {} {}, {} {}, {}", name_of(source_), to_string(w.protocol), to_string(source_.dtype),
-                       what_.threads, what_.threads == 1 ? "thread" : "threads", w.streams,
-                       w.streams == 1 ? "stream" : "streams", where);
-  }
-  bool repeatable() const { return repeatable_; }
+BenchResult result_of(const BenchCase& what, const BenchSource& source, const std::vector<Round>& rounds) {
+  const auto spread = [&](double Round::*figure) {
+    std::vector<double> values;
+    for (const Round& round : rounds) values.push_back(round.*figure);
+    return spread_of(std::move(values));
+  };
+  const Round& last = rounds.back();  // counts are the same in every round
+  const auto per_token = [&](std::int64_t bytes) {
+    return static_cast<double>(bytes) / static_cast<double>(last.tokens);
+  };
+  BenchResult result{.what = what,
+                     .model = name_of(source),
+                     .is_vanilla = source.spec.is_vanilla(),
+                     .dtype = source.dtype,
+                     .kv = source.kv,
+                     .tokens_per_s = spread(&Round::tokens_per_s),
+                     .ceiling_gb_s = spread(&Round::ceiling_gb_s).median,
+                     .memory_share = spread(&Round::memory_share).median,
+                     .ceiling_gop_s = spread(&Round::ceiling_gop_s).median,
+                     .compute_share = spread(&Round::compute_share).median,
+                     .kv_bytes_read_per_token = per_token(last.kv_bytes_read),
+                     .kv_bytes_written_per_token = per_token(last.kv_bytes_written),
+                     .weight_bytes_read_per_token = per_token(last.weight_bytes_read),
+                     .kv_bytes = what.kv_bytes_peak > 0 ? what.kv_bytes_peak : last.kv_bytes,
+                     .logits_hash = last.logits_hash};
+  result.profile.resize(last.profile.size());
+  double total = 0;
+  for (const Round& round : rounds)
+    for (std::size_t part = 0; part < result.profile.size() && part < round.profile.size(); ++part)
+      result.profile[part] += round.profile[part], total += round.profile[part];
+  for (double& share : result.profile) share /= total;
+  return result;
+}
 
-  BenchResult result() const {
-    const auto per_token = [&](std::int64_t bytes) {
-      return static_cast<double>(bytes) / static_cast<double>(last_.tokens);
-    };
-    double total = 0;
-    for (const double seconds : profile_) total += seconds;
-    BenchResult result{.what = what_,
-                       .model = name_of(source_),
-                       .is_vanilla = source_.spec.is_vanilla(),
-                       .dtype = source_.dtype,
-                       .kv = source_.kv,
-                       .tokens_per_s = spread_of(tokens_per_s_),
-                       .ceiling_gb_s = median_of(ceiling_gb_s_),
-                       .memory_share = median_of(memory_share_),
-                       .ceiling_gop_s = median_of(ceiling_gop_s_),
-                       .compute_share = median_of(compute_share_),
-                       .kv_bytes_read_per_token = per_token(last_.kv.bytes_read),
-                       .kv_bytes_written_per_token = per_token(last_.kv.bytes_written),
-                       .weight_bytes_read_per_token = per_token(last_.work.weight_bytes_read),
-                       .kv_bytes = what_.kv_bytes_peak > 0 ? what_.kv_bytes_peak : last_.kv_bytes,
-                       .logits_hash = last_.logits_hash};
-    for (const double seconds : profile_) result.profile.push_back(seconds / total);
-    return result;
-  }
-
- private:
-  std::int64_t longest() const { return *std::ranges::max_element(what_.contexts); }
-
-  const BenchCase& what_;
-  const BenchSource& source_;
-  ModelBench& model_;
-  std::vector<double> tokens_per_s_, ceiling_gb_s_, ceiling_gop_s_, memory_share_, compute_share_;  // by round
-  std::vector<double> profile_;                                                                     // seconds
-  Sample last_;         // counts are the same in every round
-  std::string hashes_;  // of all samples of a round
-  bool repeatable_ = true;
-};
+// What is left to measure, by what the rounds of each case took so far, or else by the mean of the others'.
+double seconds_left(const std::vector<std::vector<Round>>& rounds, std::int64_t repeats) {
+  double known = 0, left = 0;
+  std::int64_t n_known = 0, n_unknown = 0;
+  for (const auto& of_case : rounds)
+    if (of_case.empty())
+      n_unknown += repeats;
+    else
+      known += of_case.back().seconds, ++n_known,
+          left +=
+          of_case.back().seconds * static_cast<double>(std::max<std::int64_t>(0, repeats - std::ssize(of_case)));
+  return left + (n_known > 0 ? known / static_cast<double>(n_known) * static_cast<double>(n_unknown) : 0);
+}
 
 }  // namespace
 
@@ -170,7 +171,12 @@ Spread spread_of(std::vector<double> values) {
 
 std::optional<double> BenchResult::tpm() const {
   if (what.kind != BenchCase::Kind::decode || kv_bytes == 0) return std::nullopt;
-  return tokens_per_s.median * 1e-3 / (static_cast<double>(kv_bytes) / static_cast<double>(std::int64_t{1} << 30));
+  return tokens_per_s.median * 1e-3 / (static_cast<double>(kv_bytes) * 0x1p-30);
+}
+
+std::optional<double> BenchResult::tpm_alone() const {
+  if (what.kv_bytes_alone == 0) return std::nullopt;
+  return tokens_per_s.median * 1e-3 / (static_cast<double>(what.kv_bytes_alone) * 0x1p-30);
 }
 
 BenchMemory memory_of(std::span<const BenchSource> sources, std::span<const BenchCase> cases,
@@ -178,6 +184,7 @@ BenchMemory memory_of(std::span<const BenchSource> sources, std::span<const Benc
   BenchMemory memory{.rest = probe_bytes};
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const BenchSource& source = sources[i];
+    if (std::ranges::none_of(cases, [&](const BenchCase& c) { return c.source == i; })) continue;
     std::int64_t longest_prompt = 0, batch = 0, logits = 0;
     for (const BenchCase& c : cases) {
       if (c.source != i) continue;
@@ -199,46 +206,58 @@ BenchMemory memory_of(std::span<const BenchSource> sources, std::span<const Benc
 }
 
 std::vector<BenchResult> run_bench(std::span<const BenchSource> sources, std::span<const BenchCase> cases,
-                                   const BenchOptions& options, const std::function<void(const std::string&)>& say) {
-  const BenchMemory memory = memory_of(sources, cases, options.probe_bytes);
-  if (memory.total() > available_memory())
-    throw InputError(fmt::format(
-        "this run takes {} of memory (weights {}, KV caches {}, buffers {}) and the machine has {} left; "
-        "take fewer models, streams or a shorter context, since everything of a run is held at once",
-        in_gb(memory.total()), in_gb(memory.weights), in_gb(memory.kv), in_gb(memory.rest), in_gb(available_memory())));
+                                   const BenchOptions& options, const std::function<void(const std::string&)>& say,
+                                   RoundsFile* kept) {
+  std::vector<std::vector<Round>> rounds(cases.size());
+  std::vector<BenchCase> open;  // of which rounds are missing
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    if (kept != nullptr) rounds[i] = kept->rounds(sources[cases[i].source], cases[i], options.repeats);
+    if (std::ssize(rounds[i]) < options.repeats) open.push_back(cases[i]);
+  }
+  if (!open.empty()) {
+    const BenchMemory memory = memory_of(sources, open, options.probe_bytes);
+    if (memory.total() > available_memory())
+      throw InputError(
+          fmt::format("this run takes {} of memory (weights {}, KV caches {}, buffers {}) and the machine has {} left; "
+                      "take fewer models, streams or a shorter context, since everything of a run is held at once",
+                      in_gb(memory.total()), in_gb(memory.weights), in_gb(memory.kv), in_gb(memory.rest),
+                      in_gb(available_memory())));
 
-  std::vector<std::unique_ptr<ModelBench>> models;
-  for (const BenchSource& source : sources) {
-    say(fmt::format("loading {} ({})", name_of(source), to_string(source.dtype)));
-    const Precision precision{.weights = source.dtype, .kv = source.kv};
-    models.push_back(std::make_unique<ModelBench>(
-        source.is_folder ? load_model(source.path, precision) : random_model(source.spec, precision, options.seed),
-        options.seed));
-  }
-  const std::int64_t threads_before = threads();
-  set_threads(std::ranges::max(cases, {}, &BenchCase::threads).threads);
-  const ReadProbe probe(options.probe_bytes);
-  std::vector<CaseRun> runs;
-  for (const BenchCase& c : cases) {
-    runs.emplace_back(c, sources[c.source], *models[c.source]);
-    for (const std::int64_t context : c.contexts) models[c.source]->prepare(at(c, context));
-  }
-  const auto start = Clock::now();
-  for (std::int64_t round = 1, n_done = 0; round <= options.repeats; ++round)
-    for (CaseRun& run : runs) {
-      const double tokens_per_s = run.measure(probe, options.with_profile);
-      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
-      const std::int64_t n_left = options.repeats * std::ssize(runs) - ++n_done;
-      const std::string left = duration(seconds * static_cast<double>(n_left) / static_cast<double>(n_done));
-      say(fmt::format("round {} of {}: {}: {:.4g} tokens/s{}", round, options.repeats, run.label(), tokens_per_s,
-                      options.with_eta && n_left > 0 ? "; " + left + " left" : ""));
+    std::vector<std::unique_ptr<ModelBench>> models(sources.size());
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+      const BenchSource& source = sources[i];
+      if (std::ranges::none_of(open, [&](const BenchCase& c) { return c.source == i; })) continue;
+      say(fmt::format("loading {} ({})", name_of(source), to_string(source.dtype)));
+      const Precision precision{.weights = source.dtype, .kv = source.kv};
+      models[i] = std::make_unique<ModelBench>(
+          source.is_folder ? load_model(source.path, precision) : random_model(source.spec, precision, options.seed),
+          options.seed);
     }
-  set_threads(threads_before);
+    const std::int64_t threads_before = threads();
+    set_threads(std::ranges::max(open, {}, &BenchCase::threads).threads);
+    const ReadProbe probe(options.probe_bytes);
+    for (const BenchCase& c : open)
+      for (const std::int64_t context : c.contexts) models[c.source]->prepare(at(c, context));
+    for (std::int64_t round = 1; round <= options.repeats; ++round)
+      for (std::size_t i = 0; i < cases.size(); ++i) {
+        if (std::ssize(rounds[i]) >= round) continue;
+        const BenchSource& source = sources[cases[i].source];
+        rounds[i].push_back(measure(cases[i], source, *models[cases[i].source], probe, options.with_profile));
+        if (kept != nullptr) kept->keep(source, cases[i], rounds[i].back());
+        const double left = seconds_left(rounds, options.repeats);
+        say(fmt::format("round {} of {}: {}: {:.4g} tokens/s{}", round, options.repeats, label_of(cases[i], source),
+                        rounds[i].back().tokens_per_s,
+                        options.with_eta && left > 0 ? "; " + duration_text(left) + " left" : ""));
+      }
+    set_threads(threads_before);
+  }
 
   std::vector<BenchResult> results;
-  for (const CaseRun& run : runs) {
-    if (!run.repeatable()) say(run.label() + ": the logits differ between rounds: this engine should not do that");
-    results.push_back(run.result());
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const BenchSource& source = sources[cases[i].source];
+    if (!repeatable(rounds[i]))
+      say(label_of(cases[i], source) + ": the logits differ between rounds: this engine should not do that");
+    results.push_back(result_of(cases[i], source, rounds[i]));
   }
   return results;
 }

@@ -38,6 +38,21 @@ struct BenchCase {
   std::int64_t context_label = 0;        // what the row says
   std::string label{};                   // of a workload of the paper, "128+2048"; else empty
   std::int64_t kv_bytes_peak = 0;        // 0: what the caches hold at the end of a sample
+  std::int64_t kv_bytes_alone = 0;       // the peak of one stream by itself, of a workload of the paper
+};
+
+/// What one round brought of one case: sums over its contexts.
+struct Round {
+  double tokens_per_s = 0;
+  double ceiling_gb_s = 0, memory_share = 0;
+  double ceiling_gop_s = 0, compute_share = 0;
+  std::int64_t tokens = 0;  // of all streams
+  std::int64_t kv_bytes_read = 0, kv_bytes_written = 0, weight_bytes_read = 0;
+  std::int64_t kv_bytes = 0;                // the most that a sample left
+  std::string logits_hash{}, all_hashes{};  // of the last sample, of all of them
+  std::vector<double> profile{};            // seconds by Profile::Part
+  double seconds = 0;                       // that the round took, with prompts, warm-ups and probes
+  bool operator==(const Round&) const = default;
 };
 
 struct Spread {  // of the rounds
@@ -64,10 +79,14 @@ struct BenchResult {
   double ceiling_share() const { return memory_binds() ? memory_share : compute_share; }
   /// The paper's throughput per memory: thousands of tokens a second for each GiB of KV cache.  Of decoding only.
   std::optional<double> tpm() const;
+  /// The same for each GiB of one stream's cache, as the paper's table has it.  Of its workloads only.
+  std::optional<double> tpm_alone() const;
 };
 
-/// Bytes that a run takes: all its models at once, the largest batch of each beside its longest prompt, the buffer of
-/// the bandwidth probe.
+class RoundsFile;  // bench/rounds_file.h
+
+/// Bytes that a run takes: all models of its cases at once, the largest batch of each beside its longest prompt, the
+/// buffer of the bandwidth probe.
 struct BenchMemory {
   std::int64_t weights = 0, kv = 0, rest = 0;
   std::int64_t total() const { return weights + kv + rest; }
@@ -83,8 +102,11 @@ struct BenchOptions {
 
 /// Measures all cases: `repeats` rounds through all of them in turn, so that what the machine's neighbours do hits all
 /// alike, with the ceilings probed before every sample.  `say` is told what happens, a line at a time.
+/// @param kept  rounds of earlier runs, which are not measured again; every new one goes there as soon as it is
+///              measured.  Models that nothing is left to measure of are not loaded.
 /// @throws InputError if the run does not fit into the machine's available memory
 std::vector<BenchResult> run_bench(std::span<const BenchSource> sources, std::span<const BenchCase> cases,
-                                   const BenchOptions& options, const std::function<void(const std::string&)>& say);
+                                   const BenchOptions& options, const std::function<void(const std::string&)>& say,
+                                   RoundsFile* kept = nullptr);
 
 }  // namespace photon

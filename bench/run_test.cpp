@@ -85,6 +85,12 @@ TEST(MemoryOf, CountsAllModelsTheLargestBatchAndTheProbe) {
   EXPECT_GE(memory.rest, 1000);
 }
 
+TEST(MemoryOf, LeavesOutWhatHasNoCase) {
+  const std::vector both{source_of("vanilla"), source_of("paper")}, one{source_of("vanilla")};
+  const auto cases = cases_of(BenchCase::Kind::decode, one, {.tokens = {16}});
+  EXPECT_EQ(memory_of(both, cases, 0).total(), memory_of(one, cases, 0).total());
+}
+
 TEST(SpreadOf, TakesTheMedian) {
   const Spread odd = spread_of({3, 1, 2}), even = spread_of({4, 1, 2, 3});
   EXPECT_EQ(odd.median, 2);

@@ -1,18 +1,22 @@
 // photon bench: what the machine can do, and how near prefilling and decoding come to it.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/gnuplot.h"
 #include "bench/ceilings.h"
 #include "bench/figures.h"
+#include "bench/paper.h"
 #include "bench/plan.h"
 #include "bench/report.h"
+#include "bench/rounds_file.h"
 #include "cli/arguments.h"
 #include "cli/bench_serve.h"
 #include "cli/commands.h"
@@ -47,7 +51,7 @@ CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector
   return command.add_option(name, list, help)->delimiter(',')->check(CLI::Range(least, most))->capture_default_str();
 }
 
-// What prefill, decode and tpm share.
+// What prefill, decode, tpm and paper share.
 struct RunArguments {
   SourceLists sources;
   std::vector<Protocol> protocols;
@@ -56,15 +60,18 @@ struct RunArguments {
   std::string svg;
   bool json = false;
 
-  void add_to(CLI::App& command) {
+  void add_models(CLI::App& command) {
     auto* models = command.add_option_group("models", "What to measure; several may be given");
     models->add_option("--config", sources.configs, "config.json files; the weights are random")->delimiter(',');
     models->add_option("-m,--model", sources.folders, "Model folders")->delimiter(',');
+  }
+  void add_run(CLI::App& command) {
     add_words(command, "--dtype", sources.dtypes, parse_dtype,
               "Weights: f32, bf16, int8, int4 (default: as stored; bf16 for --config)");
     add_words(command, "--kv-dtype", sources.kvs, parse_kv_dtype,
               "KV caches: f32, bf16, int8 (default: f32 for f32 weights, else bf16)");
-    add_words(command, "--protocol", protocols, parse_protocol, "hiergen, recgen (default: hiergen; tpm: both)");
+    add_words(command, "--protocol", protocols, parse_protocol,
+              "hiergen, recgen (default: hiergen; tpm and paper: both)");
     add_numbers(command, "--threads", threads, 1, most_threads, "Numbers of threads");
     command.add_option("--repeat", options.repeats, "Rounds through all cases; medians of these are told")
         ->check(CLI::Range(std::int64_t{1}, most_repeats))
@@ -81,19 +88,24 @@ struct RunArguments {
       throw CLI::RequiredError("--config or --model of bench " + command.get_name());
   }
 
-  void run(std::span<const BenchSource> measured, std::span<const BenchCase> cases) {
+  std::vector<BenchResult> measure(std::span<const BenchSource> measured, std::span<const BenchCase> cases,
+                                   RoundsFile* kept = nullptr) {
     if (!svg.empty() && !have_gnuplot())
       throw InputError("--svg: there is no gnuplot to draw with; install gnuplot-nox, or leave out --svg");
     if (!svg.empty()) make_folder(svg);
-    options.with_eta = ::isatty(STDERR_FILENO) == 1;
     spdlog::info("{} {}, {} rounds; {}; seed {}", cases.size(), cases.size() == 1 ? "case" : "cases", options.repeats,
                  kernels().name, options.seed);
-    const auto results = run_bench(measured, cases, options, [](const std::string& line) { spdlog::info("{}", line); });
-    if (json)
-      std::cout << to_json(results, options).dump(2) << std::endl;
-    else
-      std::cout << to_table(results) << std::flush;
+    return run_bench(
+        measured, cases, options, [](const std::string& line) { spdlog::info("{}", line); }, kept);
+  }
+  static void print(const std::string& text) {
+    std::cout << text << std::flush;
     if (!std::cout.good()) throw Error("standard output: cannot be written");
+  }
+  void run(std::span<const BenchSource> measured, std::span<const BenchCase> cases) {
+    options.with_eta = ::isatty(STDERR_FILENO) == 1;
+    const auto results = measure(measured, cases);
+    print(json ? to_json(results, options).dump(2) + '\n' : to_table(results));
     if (!svg.empty()) draw_figures(results, svg);
   }
 };
@@ -110,7 +122,8 @@ void add_cross(CLI::App& bench, BenchCase::Kind kind) {
                                                    : "Encoding prompts, up to where a token could be chosen");
   CaseLists& lists = arguments->lists;
   lists.tokens = {decodes ? 64 : 2048};
-  arguments->add_to(*command);
+  arguments->add_models(*command);
+  arguments->add_run(*command);
   add_numbers(*command, "--streams", lists.streams, 1, most_streams,
               decodes ? "Sequences in a batch" : "Prompts, encoded one after another");
   add_numbers(*command, "--context", lists.contexts, 0, max_context, "Tokens that every stream has consumed before");
@@ -132,61 +145,113 @@ void add_cross(CLI::App& bench, BenchCase::Kind kind) {
   });
 }
 
-std::vector<std::filesystem::path> paper_configs() {
-  std::vector<std::filesystem::path> configs;
-  for (const char* name : {"vanilla-600m", "block-600m", "photon-600m", "photon-600m-block"}) {
-    configs.push_back(fmt::format("configs/{}.json", name));
-    if (!std::filesystem::exists(configs.back()))
+// Configs of this repository that a command measures where none are named.
+std::vector<std::filesystem::path> existing(std::vector<std::filesystem::path> configs, const char* otherwise) {
+  for (const auto& config : configs)
+    if (!std::filesystem::exists(config))
       throw InputError(
-          fmt::format("{}: not here; run bench tpm in the folder of the source, or name models by --config",
-                      configs.back().string()));
-  }
+          fmt::format("{}: not here; run this in the folder of the source, or {}", config.string(), otherwise));
   return configs;
 }
 
-struct PaperArguments : RunArguments {
+// What tpm and paper share: batches as large as memory admits, sampled along a generation.
+struct SamplingArguments : RunArguments {
   PaperLists lists;
   double kv_budget_gib = 4;
+
+  void add_sampling(CLI::App& command) {
+    command.add_option("--kv-budget", kv_budget_gib, "GiB that the KV caches of a batch may take")
+        ->check(CLI::Range(1e-6, 1e6))
+        ->capture_default_str();
+    command.add_option("--max-streams", lists.most_streams, "Streams at most")
+        ->check(CLI::Range(std::int64_t{1}, most_streams))
+        ->capture_default_str();
+    command.add_option("--samples", lists.samples, "Contexts at which a generation is sampled")
+        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}))
+        ->capture_default_str();
+    command
+        .add_option("--tokens", lists.tokens, "Tokens that each stream generates against the clock at each of these")
+        ->check(CLI::Range(std::int64_t{1}, max_context))
+        ->capture_default_str();
+  }
+  std::vector<BenchCase> cases(std::span<const BenchSource> measured) {
+    if (!protocols.empty()) lists.protocols = protocols;
+    lists.threads = threads;
+    lists.kv_budget = static_cast<std::int64_t>(kv_budget_gib * 0x1p30);
+    std::vector<BenchCase> cases = paper_cases(measured, lists);
+    for (const BenchCase& c : cases)
+      spdlog::info("{} {} {} {}: {} {}, {} tokens of each at contexts {}", name_of(measured[c.source]),
+                   to_string(measured[c.source].dtype), to_string(c.workload.protocol), c.label, c.workload.streams,
+                   c.workload.streams == 1 ? "stream" : "streams", c.workload.tokens, fmt::join(c.contexts, ", "));
+    return cases;
+  }
 };
+constexpr const char* how_sampled =
+    "A generation is not run from end to end: its speed is sampled at the middles of equal parts of it, after\n"
+    "encoding a prompt of that length, and their times are averaged.\n";
 
 void add_tpm(CLI::App& bench) {
-  auto arguments = std::make_shared<PaperArguments>();
+  auto arguments = std::make_shared<SamplingArguments>();
   CLI::App* command = bench.add_subcommand(
-      "tpm", "The paper's table: throughput per memory with as many streams as a memory budget admits");
+      "tpm", "Throughput per memory of any models, with as many streams as a memory budget admits");
   PaperLists& lists = arguments->lists;
-  for (const char* workload : {"2048+128", "128+2048", "128+8064", "128+32640"})
-    lists.workloads.push_back(parse_workload(workload));
-  arguments->add_to(*command);
+  lists.workloads = {paper_prefill_heavy, paper_decode_heavy, {128, 8064}, {128, 32640}};
+  arguments->add_models(*command);
+  arguments->add_run(*command);
   add_words(*command, "--workload", lists.workloads, parse_workload,
             "Prompt + generated tokens (default: 2048+128,128+2048,128+8064,128+32640)");
-  command->add_option("--kv-budget", arguments->kv_budget_gib, "GiB that the KV caches of a batch may take")
-      ->check(CLI::Range(1e-6, 1e6))
-      ->capture_default_str();
-  command->add_option("--max-streams", lists.most_streams, "Streams at most")
-      ->check(CLI::Range(std::int64_t{1}, most_streams))
-      ->capture_default_str();
-  command->add_option("--samples", lists.samples, "Contexts at which a generation is sampled")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}))
-      ->capture_default_str();
-  command->add_option("--tokens", lists.tokens, "Tokens that each stream generates against the clock at each of these")
-      ->check(CLI::Range(std::int64_t{1}, max_context))
-      ->capture_default_str();
-  command->footer(
-      "A generation is not run from end to end: its speed is sampled at the middles of equal parts of it, after\n"
-      "encoding a prompt of that length, and their times are averaged.\n"
-      "Without --config and -m: configs/{vanilla,block,photon}-600m.json and configs/photon-600m-block.json.\n"
-      "Example: photon bench tpm --kv-budget 4 --json");
+  arguments->add_sampling(*command);
+  command->footer(std::string(how_sampled) +
+                  "Without --config and -m: the paper's configs/paper/{vanilla,block,photon}-600m.json, and\n"
+                  "configs/photon-600m-block.json, which has bounded spans below the top.\n"
+                  "Example: photon bench tpm --kv-budget 4 --json");
   command->callback([arguments] {
-    PaperLists& wanted = arguments->lists;
     SourceLists& models = arguments->sources;
-    if (models.configs.empty() && models.folders.empty()) models.configs = paper_configs();
-    if (!arguments->protocols.empty()) wanted.protocols = arguments->protocols;
-    wanted.threads = arguments->threads;
-    wanted.kv_budget = static_cast<std::int64_t>(arguments->kv_budget_gib * 0x1p30);
+    if (models.configs.empty() && models.folders.empty())
+      models.configs = existing({"configs/paper/vanilla-600m.json", "configs/paper/block-600m.json",
+                                 "configs/paper/photon-600m.json", "configs/photon-600m-block.json"},
+                                "name models by --config");
     const auto sources = sources_of(models);
-    const auto cases = paper_cases(sources, wanted);
-    spdlog::info("sampling each generation at {} contexts, {} tokens at each", wanted.samples, wanted.tokens);
-    arguments->run(sources, cases);
+    arguments->run(sources, arguments->cases(sources));
+  });
+}
+
+struct PaperArguments : SamplingArguments {
+  std::string size = "600m", folder = "configs/paper", out;
+};
+
+void add_paper(CLI::App& bench) {
+  auto arguments = std::make_shared<PaperArguments>();
+  CLI::App* command = bench.add_subcommand(
+      "paper", "The paper's tables of speed and memory, measured here, with its own figures beside ours");
+  arguments->lists.workloads = {paper_prefill_heavy, paper_decode_heavy};
+  command->add_option("--size", arguments->size, "Models of the paper: 600m, 900m or 1.2b")
+      ->check(CLI::IsMember(paper_sizes()))
+      ->capture_default_str();
+  command->add_option("--configs", arguments->folder, "Folder of their configs")->capture_default_str();
+  arguments->add_run(*command);
+  arguments->add_sampling(*command);
+  command->add_option("--out", arguments->out,
+                      "File that keeps every round as soon as it is measured; what is in it is not measured again\n"
+                      "(same commit, machine, seed, model and workload; default: none)");
+  command->footer(
+      std::string(how_sampled) +
+      "With --out the same command goes on after an interruption, and more rounds or another size add to the file.\n"
+      "With --svg FOLDER it draws FOLDER/paper-figure3.svg.\n"
+      "Example: photon bench paper --size 600m --out paper-600m.json");
+  command->callback([arguments] {
+    for (const std::string& model : paper_models(arguments->size))
+      arguments->sources.configs.push_back(std::filesystem::path(arguments->folder) / (model + ".json"));
+    arguments->sources.configs = existing(arguments->sources.configs, "name it by --configs");
+    const auto sources = sources_of(arguments->sources);
+    const auto cases = arguments->cases(sources);
+    std::optional<RoundsFile> kept;
+    if (!arguments->out.empty()) kept.emplace(arguments->out, arguments->options.seed);
+    arguments->options.with_eta = true;
+    const auto results = arguments->measure(sources, cases, kept ? &*kept : nullptr);
+    RunArguments::print(arguments->json ? to_paper_json(results, arguments->options).dump(2) + '\n'
+                                        : to_paper_table(results) + '\n' + paper_caveats());
+    if (!arguments->svg.empty()) draw_paper_figure(results, arguments->svg);
   });
 }
 
@@ -226,6 +291,7 @@ void add_bench(CLI::App& app) {
   add_cross(*bench, BenchCase::Kind::prefill);
   add_cross(*bench, BenchCase::Kind::decode);
   add_tpm(*bench);
+  add_paper(*bench);
   add_bench_serve(*bench);
 }
 

@@ -336,5 +336,27 @@ TEST(RecGenScore, NeedsALevel) {
   EXPECT_THROW(engine.score(std::vector<std::int32_t>{1}, Protocol::recgen), InputError);
 }
 
+// The paper's geometry: C = (4, 4), R = 2.  Its four chunks of tokens begin with their prefixes in one step, and then
+// take a row each.
+TEST(RecGenOfThePaper, StartsAGroupWithEightRowsOfTheTokenDecoder) {
+  set_threads(1);
+  const TestModel folder(tiny_spec("paper_exact"));
+  Runner runner(load_model(folder.path()));
+  const auto row_bytes = [&](std::int64_t l) {
+    return kv_bytes_per_position(runner.spec().level(l).decoder, DType::f32);
+  };
+  Sequence sequence = runner.sequence();
+  runner.start_recgen(sequence);
+  Sequence* const batch[] = {&sequence};
+  std::vector<std::int64_t> written;  // to the caches, when the first chunk's tokens are chosen
+  runner.recgen_group(batch, [&](std::size_t, std::int64_t position, std::span<const float> logits) {
+    if (position < 4) written.push_back(sequence.kv_traffic().bytes_written);
+    return argmax(logits);
+  });
+  ASSERT_EQ(written.size(), 4u);
+  EXPECT_EQ(written[0], 5 * row_bytes(2) + 8 * row_bytes(1));  // R + C - 1 rows of the level above
+  for (std::size_t slot = 1; slot < 4; ++slot) EXPECT_EQ(written[slot] - written[slot - 1], 4 * row_bytes(1));
+}
+
 }  // namespace
 }  // namespace photon

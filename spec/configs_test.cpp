@@ -13,7 +13,7 @@ std::map<std::string, Spec> configs() {
   std::map<std::string, Spec> specs;
   for (const std::filesystem::path folder : {PHOTON_SOURCE_DIR "/configs", PHOTON_SOURCE_DIR "/study/configs"})
     for (const auto& entry : std::filesystem::recursive_directory_iterator(folder))
-      if (entry.is_regular_file())
+      if (entry.path().extension() == ".json")
         specs.emplace(entry.path().lexically_relative(folder).replace_extension().string(), load_spec(entry.path()));
   return specs;
 }

@@ -12,9 +12,10 @@ import sys
 from collections import defaultdict
 
 RESULTS, DOC, FIGURES = "study/results", "study/report.md", "study/figures"
-PAGE, TABLE_BEGINS, TABLE_ENDS = "docs/study.md", "<!-- table: written by study/report.py -->\n", "<!-- end of the table -->\n"
+TABLE_BEGINS, TABLE_ENDS = "<!-- table: written by study/report.py -->\n", "<!-- end of the table -->\n"  # in the pages
 TRAIN_WINDOW = 512
-TITLES = {"5m": "5 M parameters", "15m": "15 M parameters", "4m-long": "Longer: 9 M tokens at 4 M parameters"}
+TITLES = {"5m": "5 M parameters", "4m-long": "Longer: 9 M tokens at 4 M parameters",
+          "paper": "The paper's arms, equal tokens and equal FLOPs", "15m": "15 M parameters"}
 WHAT, LOOK = {}, {}  # config -> one line; config -> (colour, marker) in figures: from study/configs.txt
 
 
@@ -49,6 +50,16 @@ class Run:
 
     def loss(self):
         return self.losses()[-1][1]
+
+    def tokens(self):
+        return self.valid()[-1][0]
+
+    def flops(self):
+        """Of the whole training."""
+        return self.tokens() * self.record["flops_per_token"]
+
+    def label(self):
+        return f"`{self.name}`" + (f", seed {self.seed}" if self.seed > 1 else "")
 
     def speed(self, protocol, streams):
         for case in self.get("decode") or []:
@@ -111,6 +122,9 @@ class Size:
     def by_loss(self):
         return sorted(self.arms, key=self.loss)
 
+    def equal_tokens(self):
+        return len({arm[0].tokens() for arm in self.arms.values()}) == 1
+
     def first_runs(self):
         """One of each arm, the best arm first, then those that were stopped."""
         return [self.arms[arm][0] for arm in self.by_loss()] + self.stopped
@@ -137,13 +151,15 @@ def quality(size):
         inner = first.record["parameters"] - parts.get("embedding", 0) - parts.get("head", 0) if parts else None
         ends = [r.valid()[-1][1] for r in runs]
         cells = [f"`{arm}`", number(inner and inner / 1e6, 2), number(first.record["flops_per_token"] / 1e6, 1)]
+        if not size.equal_tokens():
+            cells += [number(first.tokens() / 1e6, 1), number(first.flops() / 1e12, 0)]
         for text in ends[0]:
             cells.append(f"{mean(e[text]['nats'] for e in ends):.3f}")
             cells.append(f"{mean(e[text]['bits_per_byte'] for e in ends):.3f}")
         cells += [f"{size.loss(arm):.3f}", size.against(arm), " ".join(f"{r.loss():.3f}" for r in runs) if len(runs) > 1 else ""]
         rows.append(cells)
     texts = list(next(iter(size.arms.values()))[0].valid()[-1][1])
-    header = ["arm", "M parameters", "training MFLOP/token"]
+    header = ["arm", "M parameters", "training MFLOP/token"] + ([] if size.equal_tokens() else ["M tokens", "training TFLOP"])
     for text in texts:
         header += [f"{text}, nats", "bits/byte"]
     return table(header + ["mean nats", "against vanilla", "seeds"], rows)
@@ -171,11 +187,39 @@ def page_table(size):
     return table(["arm", "what it is", "train", "loss", "seeds", "prefill", "decode", "TPM", "KV"], rows, text_columns=2)
 
 
-def write_page_table(size):
-    with open(PAGE) as f:
+def write_page_table(page, text):
+    with open(page) as f:
         before, rest = f.read().split(TABLE_BEGINS)
-    with open(PAGE, "w") as f:
-        f.write(before + TABLE_BEGINS + "\n" + page_table(size) + "\n" + TABLE_ENDS + rest.split(TABLE_ENDS)[1])
+    with open(page, "w") as f:
+        f.write(before + TABLE_BEGINS + "\n" + text + "\n" + TABLE_ENDS + rest.split(TABLE_ENDS)[1])
+
+
+PAPER_ARMS = {
+    "vanilla": "Transformer", "block4": "Block Transformer", "photon22": "PHOTON, C = (2, 2)", "photon44": "PHOTON, C = (4, 4)",
+    "block4-flops": "Block, equal FLOPs", "photon22-flops": "C = (2, 2), equal FLOPs", "photon44-flops": "C = (4, 4), equal FLOPs",
+    "photon44-a0.1": "C = (4, 4), α = 0.1", "photon44-a0.2": "α = 0.2", "photon44-a0.3": "α = 0.3", "photon44-a0.4": "α = 0.4",
+}
+
+
+def paper_table(size):
+    """What docs/paper.md shows: the paper's arms in its order, those without a record with dashes."""
+    rows = []
+    for arm, what in PAPER_ARMS.items():
+        runs = size.arms.get(arm)
+        if not runs:
+            rows.append([f"`{arm}`", what] + ["–"] * 8)
+            continue
+        agreements = [[a["protocols"]["recgen"] | {"greedy": a["greedy"]["equal"]} for text in ("classics", "stories") if (a := run.get(f"agree-{text}"))]
+                      for run in runs]
+        recgen = [a for of_run in agreements for a in of_run if a.get("units")]  # with one level recgen is hiergen
+        rows.append([f"`{arm}`", what, number(runs[0].tokens() / 1e6, 1), number(runs[0].flops() / 1e12, 0),
+                     " · ".join(f"{r.loss():.3f}" for r in runs), f"{size.loss(arm):.3f}",
+                     f"{size.loss(arm) - size.loss('vanilla'):+.3f}" if arm != "vanilla" and "vanilla" in size.arms else "–",
+                     f"{mean(a['nats_per_token_difference'] for a in recgen):+.3f}" if recgen else "–",
+                     f"{100 * mean(a['greedy'] for a in recgen):.0f} %" if recgen else "–",
+                     f"{mean(a['units'][0]['cosine'] for a in recgen):.2f}" if recgen else "–"])
+    return table(["arm", "what it is", "M tokens", "TFLOP", "loss by seed", "mean", "against vanilla", "recgen's likelihood", "greedy equal", "cos(X̂⁽¹⁾, X⁽¹⁾)"],
+                 rows, text_columns=2)
 
 
 def on_the_way(size):
@@ -185,8 +229,7 @@ def on_the_way(size):
     rows = []
     for run in runs:
         losses = dict(run.losses())
-        seed = f", seed {run.seed}" if run.seed > 1 else ""
-        rows.append([f"`{run.name}`" + seed + ("" if run.finished else " (stopped)"), number(run.record["flops_per_token"] / 1e6, 1),
+        rows.append([run.label() + ("" if run.finished else " (stopped)"), number(run.record["flops_per_token"] / 1e6, 1),
                      *(number(losses.get(tokens), 3) for tokens in at)])
     return table(["arm, mean nats after", "training MFLOP/token", *(f"{tokens / 1e6:.1f} M" for tokens in at)], rows)
 
@@ -202,11 +245,13 @@ def training_rate(size, run, cpu):
 def speeds(size):
     rows = []
     vanilla = next((run.speed("hiergen", 64) for run in size.arms.get("vanilla", [])), None)
+    seen = set()  # arms of one config are equally fast
     for run in size.first_runs():
         arm = run.name
         info, prefill = run.get("info"), run.get("prefill")
-        if not info or not prefill:
+        if not info or not prefill or run.config in seen:
             continue
+        seen.add(run.config)
         for protocol in ("hiergen", "recgen"):
             one, many = run.speed(protocol, 1), run.speed(protocol, 64)
             if not many:
@@ -225,14 +270,14 @@ def speeds(size):
 
 def recgen(size):
     rows = []
-    for arm in size.by_loss():
+    for run in (run for arm in size.by_loss() for run in size.arms[arm]):
         for text in ("classics", "stories"):
-            agree = size.arms[arm][0].get(f"agree-{text}")
+            agree = run.get(f"agree-{text}")
             if not agree or "recgen" not in agree["protocols"]:
                 continue
             r = agree["protocols"]["recgen"]
             cosines = ", ".join(f"{u['cosine']:.2f}" for u in r["units"]) or "–"
-            rows.append([f"`{arm}`", text, number(agree["forward_nats_per_token"], 3), number(r["nats_per_token"], 3),
+            rows.append([run.label(), text, number(agree["forward_nats_per_token"], 3), number(r["nats_per_token"], 3),
                          f"{r['nats_per_token_difference']:+.3f} ± {r['nats_per_token_difference_standard_error']:.3f}",
                          number(r["kl"], 3), f"{100 * r['top1_agreement']:.0f} %", f"{100 * agree['greedy']['equal']:.0f} %",
                          cosines])
@@ -248,6 +293,23 @@ def without_levels(size):
             rows.append([f"`{run.name}`", number(cut["reference_nats_per_token"], 3), number(cut["nats_per_token"], 3),
                          f"{cut['nats_per_token_difference']:+.3f} ± {cut['nats_per_token_difference_standard_error']:.3f}"])
     return table(["arm, classics", "nats", "without what its levels say", "difference"], rows) if rows else ""
+
+
+def tasks(size):
+    """Zero-shot accuracies, in percent, and what an article of WikiText costs a byte."""
+    runs = [run for arm in size.by_loss() for run in size.arms[arm] if run.get("tasks")]
+    if not runs:
+        return ""
+    columns = [("lambada", "acc"), ("hellaswag", "acc_norm"), ("piqa", "acc_norm"), ("arc_easy", "acc_norm"), ("sciq", "acc_norm"), ("winogrande", "acc")]
+    rows = []
+    for run in runs:
+        of_task = {t["task"]: t["metrics"] for t in run.get("tasks")["tasks"]}
+        cells = [run.label(), f"{of_task['wikitext']['bits_per_byte']['value']:.3f}"]
+        for task, metric in columns:
+            m = of_task[task][metric]
+            cells.append(f"{100 * m['value']:.1f} ± {100 * m['standard_error']:.1f}")
+        rows.append(cells)
+    return table(["arm", "wikitext, bits/byte", *(f"{task}, {metric}" for task, metric in columns)], rows)
 
 
 # Figures: one colour and marker an arm, in all of them; lines and points are named where they are.
@@ -451,11 +513,12 @@ def main():
         findings = f.read()
     text = "<!-- Written by study/report.py from study/results/; the prose is study/findings.md. -->\n\n" + findings
     text += "\n## The arms\n\n" + table(["config", "what it is"], [[f"`{config}`", what] for config, what in WHAT.items()], text_columns=2)
-    for name in dict.fromkeys(r.size for r in done):
+    for name in (name for name in TITLES if any(r.size == name for r in done)):
         size = Size(name, [r for r in runs if r.size == name])
         first = next(iter(size.arms.values()))[0]
-        tokens = first.valid()[-1][0]
-        text += (f"\n## {TITLES[name]}\n\n{tokens / 1e6:.2f} M tokens each, {first.record['recipe']['batch']['sequences']} windows of "
+        tokens = [arm[0].tokens() / 1e6 for arm in size.arms.values()]
+        each = f"{tokens[0]:.2f} M tokens each" if size.equal_tokens() else f"{min(tokens):.2f} to {max(tokens):.2f} M tokens"
+        text += (f"\n## {TITLES[name]}\n\n{each}, {first.record['recipe']['batch']['sequences']} windows of "
                  f"{first.record['recipe']['batch']['tokens']} a step, peak learning rate {first.record['recipe']['optimizer']['lr']:g}. Held-out loss at the end:\n\n")
         text += quality(size)
         text += (f"\nThe largest spread between two seeds of one arm is {size.spread:.3f} nats ({size.n_repeated} {'arm was' if size.n_repeated == 1 else 'arms were'} trained twice): smaller "
@@ -466,6 +529,9 @@ def main():
         text += "\n### Speed and memory\n\nTokens per second; decoding at a context of 2,048, medians (least to most).\n\n" + speeds(size)
         if agreement := recgen(size):
             text += "\n### recgen\n\n" + agreement
+        if scores := tasks(size):
+            text += ("\n### Tasks\n\nWithout examples, the first 2,000 documents of each, accuracies in percent ± standard error. Guessing: hellaswag and arc_easy 25, sciq 25, "
+                     "piqa and winogrande 50.\n\n" + scores)
         if cut := without_levels(size):
             text += ("\n### What the levels say\n\nThe loss when the level 1 converter is zero, so that a token sees the earlier tokens "
                      "of its decoder's window only (not trained so: an upper bound of what the levels add).\n\n" + cut)
@@ -476,7 +542,8 @@ def main():
     text += "\n## Record\n\n" + record(done)
     with open(DOC, "w") as f:
         f.write(text)
-    write_page_table(Size(PAGE_SIZE, [r for r in runs if r.size == PAGE_SIZE]))
+    write_page_table("docs/study.md", page_table(Size(PAGE_SIZE, [r for r in runs if r.size == PAGE_SIZE])))
+    write_page_table("docs/paper.md", paper_table(Size("paper", [r for r in runs if r.size == "paper"])))
     print(f"{DOC}: {len(done)} of {len(runs)} runs")
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The study: trains every arm of study/arms.txt, measures each, and writes study/report.md.
 #
-#   study/run.sh [train|measure|speed|report …]        all four by default
+#   study/run.sh [train|measure|speed|report …]        all four by default; SIZE=4m-long: only the arms of that size
 #
 #   train     one thread a training, as many at once as there are CPUs; JOBS=n says otherwise
-#   measure   what the held-out texts say: agreement of recgen, loss by position and by context
+#   measure   what the held-out texts say: agreement of recgen, loss by position and by context; of the size `paper` the tasks
+#             of data/eval (photon eval --fetch data/eval), too, where it is there
 #   speed     of decoding and prefill: one after another, on a machine that should do nothing else
 #   report    study/results/, a record of each run, and from these study/report.md, study/figures/ and the table in docs/study.md
 #
@@ -19,7 +20,7 @@ if [ "${1:-}" = --help ]; then sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' study/run
 stages=("$@")
 [ $# -gt 0 ] || stages=(train measure speed report)
 
-arms() { grep -v '^#' study/arms.txt; }
+arms() { awk -v size="${SIZE:-}" '!/^#/ && NF && (size == "" || $2 == size)' study/arms.txt; }
 
 train() {  # NAME SIZE CONFIG SEED [KEY=VALUE…]
   local name=$1 size=$2 config=$3 seed=$4
@@ -52,23 +53,29 @@ score_cut() {  # RUN
   rm -r "$1/cut"
 }
 
-measure() {  # NAME SIZE CONFIG SEED …: the first seed of each arm
+measure() {  # NAME SIZE CONFIG SEED …: what recgen does, of every seed; the rest of the first
   local run=$runs/$2/$1-$4
-  [ "$4" = 1 ] && [ -f "$run/model/config.json" ] || return 0
+  [ -f "$run/model/config.json" ] || return 0
   local old  # of a model that was trained further since
-  for old in "$run"/{windows,long,cut,agree-classics,agree-stories}.json; do
+  for old in "$run"/{windows,long,cut,agree-classics,agree-stories,tasks}.json; do
     [ "$old" -nt "$run/model/model.safetensors" ] || rm -f "$old"
   done
-  keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 100 \
-    --file data/classics-valid-part.txt
-  keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 2 \
-    --file data/classics-valid-part.txt
   if [[ $3 != vanilla* ]]; then  # has levels
-    keep "$run/cut.json" score_cut "$run"
     keep "$run/agree-classics.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --window 511 --limit 40 \
       --greedy 64 --file data/classics-valid-part.txt
     keep "$run/agree-stories.json" "$PHOTON" agree -m "$run/model" --threads 1 --json --limit 80 \
       --greedy 64 --file data/stories-valid.txt
+  fi
+  if [ "$2" = paper ] && [ -d data/eval ]; then
+    keep "$run/tasks.json" "$PHOTON" eval -m "$run/model" --threads 1 --json --data data/eval --max-length 511 \
+      --tasks wikitext,lambada,hellaswag,piqa,arc_easy,sciq,winogrande --limit 2000
+  fi
+  if [ "$4" = 1 ]; then
+    keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 100 \
+      --file data/classics-valid-part.txt
+    keep "$run/long.json" "$PHOTON" score -m "$run/model" --threads 1 --json --by-context --window 16383 --limit 2 \
+      --file data/classics-valid-part.txt
+    [[ $3 == vanilla* ]] || keep "$run/cut.json" score_cut "$run"
   fi
   echo "measured $2/$1-$4"
 }
