@@ -129,9 +129,14 @@ void print(const Table& table, std::size_t left) {
   }
 }
 
-const char* family(const Spec& spec) {
-  if (spec.trunk) return spec.is_vanilla() ? "vanilla Transformer" : "sliding-window Transformer";
-  return spec.n_levels() == 1 ? "Block Transformer" : "PHOTON";
+std::string family(const Spec& spec) {
+  std::string name = spec.n_levels() == 1 ? "Block Transformer" : "PHOTON";
+  if (spec.trunk)
+    name = spec.trunk->span.kind == Span::Kind::global ? "vanilla Transformer" : "sliding-window Transformer";
+  for (const MemorySpec& memory : spec.token_stack().memory)
+    name += fmt::format("{} memory of {}", &memory == &spec.token_stack().memory.front() ? " with" : " and",
+                        to_string(memory.kind));
+  return name;
 }
 
 void print_spec(const Spec& spec, const std::string& name) {
@@ -182,6 +187,11 @@ void print_spec(const Spec& spec, const std::string& name) {
     add_stack(fmt::format("level {} decoder", l), spec.level(l).decoder);
   if (spec.trunk) add_stack("trunk", *spec.trunk);
   print(stacks, 2);
+  for (const MemorySpec& m : spec.token_stack().memory)
+    std::cout << fmt::format("  memory of {} in block{} {}: {}n_kv_heads {}{}{}\n", to_string(m.kind),
+                             m.layers.size() == 1 ? "" : "s", fmt::join(m.layers, ", "),
+                             m.context > 0 ? fmt::format("context {}, ", m.context) : "", m.n_kv_heads,
+                             m.recency ? ", recency" : "", m.rope ? ", rope" : "");
   std::cout << '\n';
 }
 

@@ -91,7 +91,7 @@ struct Spec {
 
   std::int64_t n_levels() const { return static_cast<std::int64_t>(levels.size()); }                // L
   const LevelSpec& level(std::int64_t l) const { return levels[static_cast<std::size_t>(l - 1)]; }  // l = 1…L
-  bool is_vanilla() const { return trunk && trunk->span.kind == Span::Kind::global; }
+  bool is_vanilla() const { return trunk && trunk->span.kind == Span::Kind::global && trunk->memory.empty(); }
   std::int64_t chunk_tokens(std::int64_t l) const;  // C_≤l = C_1·…·C_l tokens in one unit of level l; 1 for l = 0
   std::int64_t group_tokens() const { return chunk_tokens(n_levels()); }  // C_≤L: a top-level group; 1 for L = 0
   std::int64_t width(std::int64_t l) const;          // D_l: width of a unit of level l; D_0 = d_embed

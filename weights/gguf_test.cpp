@@ -225,6 +225,9 @@ TEST_F(Gguf, ModelsThatTheArchitectureCannotHoldAreRefused) {
   Spec windowed = vanilla();
   windowed.trunk->span = {Span::Kind::window, 64};
   EXPECT_NE(refusal_of(windowed).find("span window(64)"), std::string::npos);
+  Spec remembering = vanilla();
+  remembering.trunk->memory = {{.context = 1, .n_kv_heads = 1, .layers = {0}}};
+  EXPECT_NE(refusal_of(remembering).find("memory has no place"), std::string::npos);
   Spec odd = vanilla();
   odd.trunk->head_dim = 5;
   EXPECT_NE(refusal_of(odd).find("head_dim 5 is odd"), std::string::npos);

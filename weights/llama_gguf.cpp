@@ -50,6 +50,8 @@ LlamaGguf llama_gguf(const Spec& spec, const TensorSource& source, const std::st
   if (trunk.span.kind != Span::Kind::global)
     refuse(fmt::format("span {} has no place in GGUF's llama architecture; only a global trunk can be exported",
                        to_string(trunk.span)));
+  if (!trunk.memory.empty())
+    refuse("memory has no place in GGUF's llama architecture; only a trunk without it can be exported");
   if (trunk.head_dim % 2 != 0)
     refuse(fmt::format("head_dim {} is odd, and GGUF's llama architecture rotates pairs; it must be even",
                        trunk.head_dim));
