@@ -16,10 +16,11 @@ if(PHOTON_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   endif()
 endif()
 
-# Optimising is half of the time of a build.  Code that is never hot, tests and the frames of programs, gets little of it;
-# debug builds, which sanitizers make slow enough, give some to what computes.
+# Optimising is two thirds of the time of a build.  Only what computes gets all of it (photon_hot), tests get none; debug
+# builds, which sanitizers make slow enough, give some to what computes.
 set(PHOTON_COLD $<$<CONFIG:Release>:-O1>)
 set(PHOTON_HOT $<IF:$<CONFIG:Release>,-O3,-O1>)
+set(PHOTON_TEST $<$<CONFIG:Release>:-O0>)
 
 find_program(PHOTON_MOLD mold)  # links in a tenth of the time; GCC before 12.1 does not know it
 if(PHOTON_MOLD)
@@ -36,15 +37,28 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   list(APPEND PHOTON_WARNINGS -Wno-sign-conversion)
 endif()
 
+# photon_options(target [TEST | THIN]).  Under sanitizers TEST is compiled without UBSan, whose checks of a test's own code
+# are a third of its compile time, and THIN, what only calls other libraries, without any but TSan, which must see all.
 function(photon_options target)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   target_compile_options(${target} PRIVATE ${PHOTON_WARNINGS})
+  if(ARGN STREQUAL TEST)
+    target_compile_options(${target} PRIVATE ${PHOTON_TEST})
+  else()
+    target_compile_options(${target} PRIVATE ${PHOTON_COLD})
+  endif()
   if(PHOTON_SANITIZE)
     # GCC's flow warnings misfire on instrumented code; the other builds keep them errors.
-    target_compile_options(${target} PRIVATE -Wno-error)
-    # Without two checks: null pointers end in ASan's report all the same, and vptr opens pipes, which tests forbid.
-    target_compile_options(${target} PUBLIC -fsanitize=${PHOTON_SANITIZE} -fno-sanitize=null,vptr -fno-omit-frame-pointer
-                           -fno-sanitize-recover=all)
+    target_compile_options(${target} PRIVATE -Wno-error -fno-omit-frame-pointer)
+    if(NOT ARGN STREQUAL THIN OR PHOTON_SANITIZE STREQUAL thread)
+      set(unchecked null,vptr)
+      if(ARGN STREQUAL TEST)
+        set(unchecked undefined)
+      endif()
+      # Without two checks: null pointers end in ASan's report all the same, and vptr opens pipes, which tests forbid.
+      target_compile_options(${target} PRIVATE -fsanitize=${PHOTON_SANITIZE} -fno-sanitize-recover=all
+        -fno-sanitize=${unchecked})
+    endif()
     target_link_options(${target} PUBLIC -fsanitize=${PHOTON_SANITIZE})
   endif()
 endfunction()
@@ -53,12 +67,16 @@ endfunction()
 # benchmarks (x_bench.cpp) found beside the sources.
 #   HEADERS      those of other projects that take longer to read than the sources to compile; they are read once, and
 #                every source still includes what it uses
-#   THIN         no tests under sanitizers: what it calls is tested there
+#   THIN         under sanitizers without tests and instrumentation: what it calls has both
 function(photon_library name)
   cmake_parse_arguments(arg "THIN" "" "SOURCES;DEPENDS;LINKS;HEADERS;TEST_DEPENDS" ${ARGN})
   add_library(photon_${name} STATIC ${arg_SOURCES})
   add_library(photon::${name} ALIAS photon_${name})
-  photon_options(photon_${name})
+  if(arg_THIN)
+    photon_options(photon_${name} THIN)
+  else()
+    photon_options(photon_${name})
+  endif()
   foreach(dependency ${arg_DEPENDS})
     target_link_libraries(photon_${name} PUBLIC photon::${dependency})
   endforeach()
@@ -75,8 +93,7 @@ endfunction()
 function(photon_test_headers)
   file(CONFIGURE OUTPUT test_headers.cpp CONTENT "")
   add_library(photon_test_headers OBJECT ${CMAKE_CURRENT_BINARY_DIR}/test_headers.cpp)
-  photon_options(photon_test_headers)
-  target_compile_options(photon_test_headers PRIVATE ${PHOTON_COLD})
+  photon_options(photon_test_headers TEST)
   target_link_libraries(photon_test_headers PUBLIC GTest::gtest fmt::fmt nlohmann_json::nlohmann_json OpenMP::OpenMP_CXX)
   target_precompile_headers(photon_test_headers PRIVATE <gtest/gtest.h> <fmt/format.h> <nlohmann/json.hpp>)
 endfunction()
@@ -87,8 +104,7 @@ function(photon_tests library)
     file(GLOB tests CONFIGURE_DEPENDS *_test.cpp)
     if(tests)
       add_executable(${library}_test ${tests})
-      photon_options(${library}_test)
-      target_compile_options(${library}_test PRIVATE ${PHOTON_COLD})
+      photon_options(${library}_test TEST)
       target_compile_definitions(${library}_test PRIVATE PHOTON_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
       target_link_libraries(${library}_test PRIVATE photon::${library} ${ARGN} GTest::gtest_main photon_test_headers)
       target_precompile_headers(${library}_test REUSE_FROM photon_test_headers)
@@ -117,14 +133,13 @@ function(photon_tests library)
   endif()
 endfunction()
 
-# For libraries that are never hot.
-function(photon_cold library)
-  target_compile_options(photon_${library} PRIVATE ${PHOTON_COLD})
-endfunction()
-
-# For libraries that compute.
+# For libraries that compute, or those of their sources that do.
 function(photon_hot library)
-  target_compile_options(photon_${library} PRIVATE ${PHOTON_HOT})
+  if(ARGN)
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${PHOTON_HOT}")
+  else()
+    target_compile_options(photon_${library} PRIVATE ${PHOTON_HOT})
+  endif()
 endfunction()
 
 # The only place where -m flags appear: the files of folder `isa` are one instruction set's, chosen at run time.
@@ -141,8 +156,7 @@ endfunction()
 function(photon_program name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
-  photon_options(${name})
-  target_compile_options(${name} PRIVATE ${PHOTON_COLD})
+  photon_options(${name} THIN)
   foreach(dependency ${arg_DEPENDS})
     target_link_libraries(${name} PRIVATE photon::${dependency})
   endforeach()
