@@ -12,6 +12,7 @@ void add_score(CLI::App& app);      // log-probabilities of a token sequence
 void add_agree(CLI::App& app);      // how far each protocol is from the forward pass
 void add_selfcheck(CLI::App& app);  // whether a model runs as it should on this machine
 void add_eval(CLI::App& app);       // tasks: wikitext, lambada, hellaswag and others
+void add_vote(CLI::App& app);       // many sampled answers to a question, and a vote among them
 void add_info(CLI::App& app);       // what a model is and what it costs
 void add_bench(CLI::App& app);      // speed and memory against the machine's ceilings
 void add_init(CLI::App& app);       // a model folder with random weights

@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   photon::add_agree(app);
   photon::add_selfcheck(app);
   photon::add_eval(app);
+  photon::add_vote(app);
   photon::add_info(app);
   photon::add_bench(app);
   photon::add_init(app);

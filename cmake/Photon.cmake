@@ -37,8 +37,8 @@ if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   list(APPEND PHOTON_WARNINGS -Wno-sign-conversion)
 endif()
 
-# photon_options(target [TEST | THIN]).  Under sanitizers TEST is compiled without UBSan, whose checks of a test's own code
-# are a third of its compile time, and THIN, what only calls other libraries, without any but TSan, which must see all.
+# photon_options(target [TEST]).  Under sanitizers a test is compiled without UBSan, whose checks of a test's own code are a
+# third of its compile time.
 function(photon_options target)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
   target_compile_options(${target} PRIVATE ${PHOTON_WARNINGS})
@@ -50,15 +50,13 @@ function(photon_options target)
   if(PHOTON_SANITIZE)
     # GCC's flow warnings misfire on instrumented code; the other builds keep them errors.
     target_compile_options(${target} PRIVATE -Wno-error -fno-omit-frame-pointer)
-    if(NOT ARGN STREQUAL THIN OR PHOTON_SANITIZE STREQUAL thread)
-      set(unchecked null,vptr)
-      if(ARGN STREQUAL TEST)
-        set(unchecked undefined)
-      endif()
-      # Without two checks: null pointers end in ASan's report all the same, and vptr opens pipes, which tests forbid.
-      target_compile_options(${target} PRIVATE -fsanitize=${PHOTON_SANITIZE} -fno-sanitize-recover=all
-        -fno-sanitize=${unchecked})
+    # Without two checks: null pointers end in ASan's report all the same, and vptr opens pipes, which tests forbid.
+    set(unchecked null,vptr)
+    if(ARGN STREQUAL TEST)
+      set(unchecked undefined)
     endif()
+    target_compile_options(${target} PRIVATE -fsanitize=${PHOTON_SANITIZE} -fno-sanitize-recover=all
+      -fno-sanitize=${unchecked})
     target_link_options(${target} PUBLIC -fsanitize=${PHOTON_SANITIZE})
   endif()
 endfunction()
@@ -67,16 +65,12 @@ endfunction()
 # benchmarks (x_bench.cpp) found beside the sources.
 #   HEADERS      those of other projects that take longer to read than the sources to compile; they are read once, and
 #                every source still includes what it uses
-#   THIN         under sanitizers without tests and instrumentation: what it calls has both
+#   TOGETHER     suites of tests that run in one process each, where starting it takes longer than a test
 function(photon_library name)
-  cmake_parse_arguments(arg "THIN" "" "SOURCES;DEPENDS;LINKS;HEADERS;TEST_DEPENDS" ${ARGN})
+  cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINKS;HEADERS;TEST_DEPENDS;TOGETHER" ${ARGN})
   add_library(photon_${name} STATIC ${arg_SOURCES})
   add_library(photon::${name} ALIAS photon_${name})
-  if(arg_THIN)
-    photon_options(photon_${name} THIN)
-  else()
-    photon_options(photon_${name})
-  endif()
+  photon_options(photon_${name})
   foreach(dependency ${arg_DEPENDS})
     target_link_libraries(photon_${name} PUBLIC photon::${dependency})
   endforeach()
@@ -84,9 +78,7 @@ function(photon_library name)
   if(arg_HEADERS)
     target_precompile_headers(photon_${name} PRIVATE ${arg_HEADERS})
   endif()
-  if(NOT (arg_THIN AND PHOTON_SANITIZE))
-    photon_tests(${name} ${arg_TEST_DEPENDS})
-  endif()
+  photon_tests(${name} "${arg_TOGETHER}" ${arg_TEST_DEPENDS})
 endfunction()
 
 # What most tests include, read once for all test programs: these have the same options.
@@ -99,7 +91,7 @@ function(photon_test_headers)
 endfunction()
 
 # The tests of folder x, every y_test.cpp in it, are one program x_test.  Benchmarks and fuzz targets are programs each.
-function(photon_tests library)
+function(photon_tests library together)
   if(PHOTON_TESTS)
     file(GLOB tests CONFIGURE_DEPENDS *_test.cpp)
     if(tests)
@@ -108,8 +100,23 @@ function(photon_tests library)
       target_compile_definitions(${library}_test PRIVATE PHOTON_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
       target_link_libraries(${library}_test PRIVATE photon::${library} ${ARGN} GTest::gtest_main photon_test_headers)
       target_precompile_headers(${library}_test REUSE_FROM photon_test_headers)
-      gtest_discover_tests(${library}_test DISCOVERY_TIMEOUT 120
-        PROPERTIES TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)  # ctest runs several at once: waiting threads sleep
+      set(properties TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)  # ctest runs several at once: waiting threads sleep
+      if(PHOTON_SANITIZE)  # whose processes start slowly: a few for all tests
+        foreach(shard RANGE 3)
+          add_test(NAME ${library}_test_${shard} COMMAND ${library}_test --gtest_brief=1)
+          set_tests_properties(${library}_test_${shard} PROPERTIES TIMEOUT 1200
+            ENVIRONMENT "OMP_WAIT_POLICY=passive;GTEST_TOTAL_SHARDS=4;GTEST_SHARD_INDEX=${shard}")
+        endforeach()
+        set(together "")
+      else()
+        list(TRANSFORM together APPEND ".*" OUTPUT_VARIABLE others)
+        list(JOIN others ":" others)  # of gtest: all but these
+        gtest_discover_tests(${library}_test DISCOVERY_TIMEOUT 120 TEST_FILTER "-${others}" PROPERTIES ${properties})
+      endif()
+      foreach(suite ${together})
+        add_test(NAME ${library}:${suite} COMMAND ${library}_test --gtest_brief=1 --gtest_filter=${suite}.*)
+        set_tests_properties(${library}:${suite} PROPERTIES ${properties})
+      endforeach()
     endif()
   endif()
   if(PHOTON_BENCHMARKS)
@@ -156,7 +163,7 @@ endfunction()
 function(photon_program name)
   cmake_parse_arguments(arg "" "" "SOURCES;DEPENDS;LINKS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
-  photon_options(${name} THIN)
+  photon_options(${name})
   foreach(dependency ${arg_DEPENDS})
     target_link_libraries(${name} PRIVATE photon::${dependency})
   endforeach()

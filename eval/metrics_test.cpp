@@ -124,7 +124,7 @@ TEST(Metrics, OfRecallAreToldApartByDistance) {
     scores.push_back({.loglikelihoods = {-2, d == 1 ? -3.0 : -1.0}, .greedy = {false, d == 0}});
   }
   std::map<std::string, double> got;
-  for (const Metric& metric : metrics(recall_task(), documents, scores)) got[metric.name] = metric.value;
+  for (const Metric& metric : metrics(find_task("recall"), documents, scores)) got[metric.name] = metric.value;
   EXPECT_EQ(got, (std::map<std::string, double>{{"acc", 2.0 / 3},
                                                 {"acc@256", 0.5},
                                                 {"acc@1024", 1},

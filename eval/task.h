@@ -44,8 +44,9 @@ struct Task {
 };
 
 std::span<const Task> all_tasks();  // whose data are published
-/// What was told far back in a text: its data are made by recipes/recall/generate.py.
-const Task& recall_task();
+/// recall: what was told far back in a text; copy: a word that stood a few sentences earlier.  Their data are made by the
+/// generate.py of recipes/ of that name.
+std::span<const Task> made_tasks();
 /// @throws InputError naming all tasks.
 const Task& find_task(std::string_view name);
 

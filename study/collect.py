@@ -10,7 +10,7 @@ import json
 import os
 
 RUNS, RESULTS = "runs/study", "study/results"
-MEASURED = ["windows", "long", "cut", "agree-classics", "agree-stories", "tasks"]
+MEASURED = ["windows", "long", "cut", "agree-classics", "agree-stories", "tasks", "vote"]
 TIMED = ["info", "prefill", "decode"]
 
 

@@ -312,6 +312,32 @@ def tasks(size):
     return table(["arm", "wikitext, bits/byte", *(f"{task}, {metric}" for task, metric in columns)], rows)
 
 
+VOTE_BUDGET = 4  # samples of the Transformer's
+
+
+def votes(size):
+    """Many sampled answers at the KV cache of a few of the Transformer's."""
+    voted = {arm: {t["task"]: t for t in runs[0].get("vote")["tasks"]} for arm in size.by_loss()
+             if (runs := [run for run in size.arms[arm] if run.get("vote")])}
+    if "vanilla" not in voted:
+        return ""
+    text = ""
+    for task in voted["vanilla"]:
+        budget = VOTE_BUDGET * voted["vanilla"][task]["kv_bytes_a_sample_alone"]
+        rows = []
+        for arm, tasks_of in voted.items():
+            t = tasks_of[task]
+            held = int(budget / t["kv_bytes_a_sample_alone"])
+            one, many = t["points"][0], [p for p in t["points"] if p["n"] <= held][-1]
+            percent = [f"{100 * p[way]['value']:.1f} ± {100 * p[way]['standard_error']:.1f}"
+                       for p, way in ((one, "majority"), (many, "majority"), (many, "best"), (many, "any"))]
+            rows.append([arm, f"{t['kv_bytes_a_sample_alone'] / 1e3:.0f}", str(held), str(many["n"]), *percent,
+                         f"{100 * t['samples_with_an_answer'] / t['samples']:.0f}"])
+        text += f"\n`{task}`, {voted['vanilla'][task]['documents']} questions, {budget / 1e6:.2f} MB:\n\n" + table(
+            ["arm", "KV of a sample, kB", "samples held", "n", "one sample, %", "vote of n", "likeliest of n", "any of n", "samples that answer, %"], rows)
+    return text
+
+
 # Figures: one colour and marker an arm, in all of them; lines and points are named where they are.
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 860, 460, 84, 44, 58  # of a figure and its margins, in pixels
@@ -481,6 +507,12 @@ def figures(size):
         out += lines(f"context-{size.name}", f"Loss by position, classics held out (trained on windows of {TRAIN_WINDOW} tokens: dashed)",
                      "position in the text", "nats per token", context, log_base=2,
                      extra=f"set arrow from {TRAIN_WINDOW}, graph 0 to {TRAIN_WINDOW}, graph 1 nohead dt 2 lc rgb '#888888'\n")
+    for task in ("lambada", "copy"):
+        by_memory = [(arm, [(p["kv_bytes_alone"] / 1e6, 100 * p["majority"]["value"]) for t in run.get("vote")["tasks"] if t["task"] == task for p in t["points"]])
+                     for arm, run in first.items() if run.get("vote")]
+        if by_memory:
+            out += lines(f"vote-{task}-{size.name}", f"{task}: what most of n samples say, n = 1, 2, 4 ... 64", "MB of KV cache, n samples, each with its own",
+                         "right, %", by_memory, log_base=2)
     saw = [(arm, [(s["slot"], s["nats"]) for s in run.get("windows")["by_slot"]]) for arm, run in first.items() if run.get("windows")]
     if saw:
         out += lines(f"slots-{size.name}", "Loss by position within sixteen tokens, classics held out", "position modulo 16", "nats per token", saw)
@@ -532,6 +564,9 @@ def main():
         if scores := tasks(size):
             text += ("\n### Tasks\n\nWithout examples, the first 2,000 documents of each, accuracies in percent ± standard error. Guessing: hellaswag and arc_easy 25, sciq 25, "
                      "piqa and winogrande 50.\n\n" + scores)
+        if integrated := votes(size):
+            text += (f"\n### Many answers to one question\n\n`photon vote`: answers sampled at temperature 1, as many as fit into the KV cache of {VOTE_BUDGET} of the "
+                     "Transformer's, each with its own; n is the power of two below, 64 at most. Percent right ± standard error over questions.\n" + integrated)
         if cut := without_levels(size):
             text += ("\n### What the levels say\n\nThe loss when the level 1 converter is zero, so that a token sees the earlier tokens "
                      "of its decoder's window only (not trained so: an upper bound of what the levels add).\n\n" + cut)

@@ -57,7 +57,7 @@ measure() {  # NAME SIZE CONFIG SEED …: what recgen does, of every seed; the r
   local run=$runs/$2/$1-$4
   [ -f "$run/model/config.json" ] || return 0
   local old  # of a model that was trained further since
-  for old in "$run"/{windows,long,cut,agree-classics,agree-stories,tasks}.json; do
+  for old in "$run"/{windows,long,cut,agree-classics,agree-stories,tasks,vote}.json; do
     [ "$old" -nt "$run/model/model.safetensors" ] || rm -f "$old"
   done
   if [[ $3 != vanilla* ]]; then  # has levels
@@ -69,6 +69,9 @@ measure() {  # NAME SIZE CONFIG SEED …: what recgen does, of every seed; the r
   if [ "$2" = paper ] && [ -d data/eval ]; then
     keep "$run/tasks.json" "$PHOTON" eval -m "$run/model" --threads 1 --json --data data/eval --max-length 511 \
       --tasks wikitext,lambada,hellaswag,piqa,arc_easy,sciq,winogrande --limit 2000
+    [ -f data/eval/copy-test.jsonl ] || recipes/copy/generate.py -o data/eval/copy-test.jsonl
+    keep "$run/vote.json" "$PHOTON" vote -m "$run/model" --threads 1 --json --data data/eval --max-length 511 \
+      --tasks lambada,copy,sciq,arc_easy --samples 64 --limit 200
   fi
   if [ "$4" = 1 ]; then
     keep "$run/windows.json" "$PHOTON" score -m "$run/model" --threads 1 --json --slots 16 --window 511 --limit 100 \

@@ -316,4 +316,10 @@ Photon::Loss Photon::loss(const Tensor& tokens, double alpha, RecLevels rec_leve
   return {alpha == 0.0 ? token : token + alpha * h.rec_loss, token, h.rec_loss};
 }
 
+void Photon::set_token_span(int64_t size) {
+  modules::Stack& stack = levels_.empty() ? *trunk_ : levels_.front().decoder;
+  for (modules::Block& block : stack.layers)
+    if (block.stack.span.has_size()) block.stack.span.size = size;
+}
+
 }  // namespace photon

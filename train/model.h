@@ -118,6 +118,8 @@ class Photon final : public torch::nn::Module {
 
   /// float32, bfloat16 (autocast), or float64 after to(torch::kFloat64) for gradient checks.
   void set_compute_dtype(torch::ScalarType dtype) { compute_dtype_ = dtype; }
+  /// How far the stack that predicts tokens sees from now on, where its span has a size; spec() stays what it is.
+  void set_token_span(int64_t size);
   const Spec& spec() const { return spec_; }
   /// The parameters in the order of tensors(spec).
   std::vector<std::pair<std::string, torch::Tensor>> weights() const;

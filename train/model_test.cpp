@@ -56,6 +56,21 @@ TEST_P(EverySpec, ChangingATokenLeavesEarlierAndOwnLogitsBitIdentical) {
   ops::set_fused(true);
 }
 
+TEST_P(EverySpec, ANarrowerTokenSpanIsThatOfAModelWhichHasIt) {
+  torch::NoGradGuard no_grad;
+  Spec narrow = spec;
+  StackSpec& stack = narrow.levels.empty() ? *narrow.trunk : narrow.levels.front().decoder;
+  if (!stack.span.has_size() || stack.span.size < 4) GTEST_SKIP() << "its span has no smaller one";
+  stack.span.size -= 2;
+  Photon other(narrow, {.seed = 3, .shake = true});
+  const Tensor tokens = random_ids(2, 3 * spec.group_tokens() + 1, spec.vocab_size, 1);
+  const Tensor before = model.forward(tokens).logits;
+  model.set_token_span(stack.span.size);
+  EXPECT_TRUE(torch::equal(model.forward(tokens).logits, other.forward(tokens).logits));
+  model.set_token_span(spec.token_stack().span.size);
+  EXPECT_TRUE(torch::equal(model.forward(tokens).logits, before));
+}
+
 TEST_P(EverySpec, LossHasNoGradientFromItsOwnOrLaterTokens) {
   const int64_t T = 2 * spec.group_tokens() + 2;
   spec.vocab_size = T + 2;

@@ -66,6 +66,10 @@ void each_key(AnyRecipe& r, Visit&& visit) {
   visit(Key{.name = "batch.tokens", .meaning = "tokens in a window", .min = 1, .max = 1 << 20}, r.batch.tokens);
   visit(Key{.name = "batch.accumulate", .meaning = "forward passes in one optimiser step", .min = 1, .max = 1 << 20},
         r.batch.accumulate);
+  visit(Key{.name = "batch.window_min",
+            .meaning =
+                "a forward pass draws its stream or window span from this to the model's own (0 = always its own)"},
+        r.batch.window_min);
   visit(Key{.name = "optimizer.lr", .meaning = "peak learning rate", .min = tiny}, r.optimizer.lr);
   visit(Key{.name = "optimizer.beta1", .meaning = "AdamW: decay of the gradient mean", .max = below_one},
         r.optimizer.beta1);
@@ -221,6 +225,16 @@ class Reader {
               fmt::format("loss.rec_levels \"all\" compares the level 1 decoder's outputs, {} wide, with rows of "
                           "embed.weight, {} wide; use \"above_tokens\", or a model with decoder_embedding",
                           m.head_width(), m.content_width(1)));
+    if (const bool has_model = r.model.trunk || r.model.n_levels() > 0; has_model && r.batch.window_min > 0) {
+      const Span& span = r.model.token_stack().span;
+      if (span.kind != Span::Kind::stream && span.kind != Span::Kind::window)
+        problem(origin_,
+                fmt::format("batch.window_min needs a stream or window span to draw from: that of the {} is {}",
+                            r.model.n_levels() > 0 ? "level 1 decoder" : "trunk", to_string(span)));
+      else if (r.batch.window_min > span.size)
+        problem(origin_, fmt::format("batch.window_min {} is above the model's own span, {}", r.batch.window_min,
+                                     to_string(span)));
+    }
     if (r.run.sample_every > 0 && r.data.tokenizer.empty()) problem(origin_, "run.sample_every needs data.tokenizer");
     if (!problems_.empty()) throw InputError(fmt::format("{}", fmt::join(problems_, "\n")));
   }

@@ -44,6 +44,7 @@ struct RunRecipe {
 };
 struct BatchRecipe {  // one optimiser step sees sequences · accumulate windows of `tokens` tokens
   std::int64_t sequences = 16, tokens = 512, accumulate = 1;
+  std::int64_t window_min = 0;  // narrowest span of the token stack in a forward pass; 0: always the model's own
 };
 struct OptimizerRecipe {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1, clip = 1.0;  // clip 0 = off

@@ -125,6 +125,18 @@ TEST(Recipe, ProblemsOfTheModelAreReportedBesideTheOthers) {
   expect_parts(message_of(text), {"d_embed", "unknown key 'run.stepz'"});
 }
 
+TEST(Recipe, ANarrowestSpanIsBelowTheModelsOwn) {
+  std::string text = minimal;
+  const std::string global = "{ kind = \"global\" }";
+  expect_parts(message_of(text, {"batch.window_min=4"}),
+               {"batch.window_min needs a stream or window span", "trunk is global"});
+  text.replace(text.find(global), global.size(), "{ kind = \"window\", size = 16 }");
+  expect_parts(message_of(text, {"batch.window_min=17"}), {"batch.window_min 17 is above the model's own span"});
+  EXPECT_EQ(parse_recipe(text, "r.toml", {"batch.window_min=4"}).batch.window_min, 4);
+  text.replace(text.find("d_embed = 8"), 11, "d_embed = 0");
+  expect_parts(message_of(text, {"batch.window_min=17"}), {"d_embed"});
+}
+
 TEST(Recipe, OverridesReplaceValuesOfEveryType) {
   const Recipe recipe =
       parse_recipe(minimal, "r.toml",

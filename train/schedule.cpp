@@ -1,9 +1,12 @@
-// learning_rate(): warm-up, cosine, WSD.
+// learning_rate(): warm-up, cosine, WSD; span_size().
 #include "train/schedule.h"
 
+#include <algorithm>
 #include <cassert>
 #include <cmath>
 #include <numbers>
+
+#include "base/random.h"
 
 namespace photon {
 
@@ -25,6 +28,18 @@ double learning_rate(const Recipe& recipe, std::int64_t step) {
   const double left =
       kind == ScheduleKind::cosine ? 0.5 * (1.0 + std::cos(std::numbers::pi * done)) : 1.0 - std::sqrt(done);
   return peak * (min_lr_ratio + (1.0 - min_lr_ratio) * left);
+}
+
+std::int64_t span_size(const Recipe& recipe, std::int64_t step, std::int64_t pass) {
+  const std::int64_t own = recipe.model.token_stack().span.size, least = recipe.batch.window_min;
+  if (least == 0 || least == own) return own;
+  constexpr std::uint64_t spans = 0x7370616e73;  // apart from what else draws from the run's seed
+  const double u = Random(static_cast<std::uint64_t>(recipe.run.seed) ^ spans,
+                          static_cast<std::uint64_t>(step * recipe.batch.accumulate + pass))
+                       .uniform();
+  const double drawn =
+      static_cast<double>(least) * std::pow(static_cast<double>(own + 1) / static_cast<double>(least), u);
+  return std::clamp(static_cast<std::int64_t>(drawn), least, own);
 }
 
 }  // namespace photon

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 namespace photon {
 namespace {
@@ -42,6 +43,46 @@ TEST(LearningRate, NeitherWarmUpNorDecayAreNeeded) {
   recipe.schedule.warmup_steps = 0;
   recipe.schedule.decay_fraction = 0;
   for (const std::int64_t step : {1, 50, 100}) EXPECT_EQ(learning_rate(recipe, step), 2.0);
+}
+
+Recipe windowed(std::int64_t own, std::int64_t least) {
+  Recipe recipe;
+  recipe.model.trunk.emplace();
+  recipe.model.trunk->span = {Span::Kind::window, own};
+  recipe.batch.window_min = least;
+  recipe.run.seed = 7;
+  return recipe;
+}
+
+TEST(SpanSize, IsTheModelsOwnUnlessASmallerOneIsAskedFor) {
+  for (std::int64_t step = 1; step <= 20; ++step) {
+    EXPECT_EQ(span_size(windowed(64, 0), step, 0), 64);
+    EXPECT_EQ(span_size(windowed(64, 64), step, 0), 64);
+  }
+}
+
+TEST(SpanSize, IsDrawnEvenlyInItsLogarithmAndOnceForEveryPass) {
+  Recipe recipe = windowed(64, 4);
+  recipe.batch.accumulate = 2;
+  int below_16 = 0, differ = 0;
+  std::set<std::int64_t> seen;
+  constexpr int steps = 2000;
+  for (std::int64_t step = 1; step <= steps; ++step) {
+    const std::int64_t size = span_size(recipe, step, 0);
+    EXPECT_EQ(size, span_size(recipe, step, 0));
+    differ += size != span_size(recipe, step, 1);
+    below_16 += size < 16;
+    seen.insert(size);
+  }
+  EXPECT_EQ(*seen.begin(), 4);
+  EXPECT_EQ(*seen.rbegin(), 64);
+  EXPECT_NEAR(below_16, steps / 2, steps / 20) << "4 to 15 are as many octaves as 16 to 64";
+  EXPECT_GT(differ, steps / 2);
+  recipe.run.seed = 8;
+  int other = 0;
+  for (std::int64_t step = 1; step <= 100; ++step)
+    other += span_size(recipe, step, 0) != span_size(windowed(64, 4), step, 0);
+  EXPECT_GT(other, 50);
 }
 
 }  // namespace

@@ -149,6 +149,7 @@ bool Trainer::train_step() {
       return false;
     }
     const torch::Tensor tokens = mixture_->next(recipe_.batch.sequences).to(device_);  // [B, T]
+    model_->set_token_span(span_size(recipe_, step, micro));
     const auto loss = model_->loss(tokens, recipe_.loss.alpha, recipe_.loss.rec_levels);
     const double token_loss = loss.token.item<double>(), total = loss.total.item<double>();
     if (!std::isfinite(total))
@@ -185,6 +186,7 @@ bool Trainer::train_step() {
 
 std::map<std::string, Trainer::Held> Trainer::validate() {
   torch::NoGradGuard no_grad;
+  model_->set_token_span(recipe_.model.token_stack().span.size);
   std::map<std::string, Held> results;
   for (const auto& [name, shard] : data_.valid) {
     const torch::Tensor windows = validation_windows(shard, recipe_.batch.tokens, recipe_.run.eval_tokens);  // [N, T]

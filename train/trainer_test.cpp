@@ -95,6 +95,17 @@ TEST_F(Runs, ResumeIsExactWithSeveralThreadsToo) {
   expect_same_end(folder / "whole", folder / "parts");
 }
 
+TEST_F(Runs, DrawnSpansAreTheSameAfterAResumeAndMakeAnotherRun) {
+  base.model.levels.front().decoder.span = {Span::Kind::stream, 24};
+  Trainer(run_in("own")).run();
+  base.batch.window_min = 6;
+  Trainer(whole()).run();
+  Trainer(run_in("parts"), stop_at(3 * 7 + 3)).run();
+  Trainer(run_in("parts")).run();
+  expect_same_end(folder / "whole", folder / "parts");
+  EXPECT_NE(losses_of(folder / "whole"), losses_of(folder / "own"));
+}
+
 TEST_F(Runs, AnInterruptedTrainerCanBeRunOnWithTheSameResult) {
   Trainer(whole()).run();
   Trainer trainer(run_in("parts"), stop_at(3 * 7 + 3));

@@ -133,11 +133,11 @@ def sentence(question, answer):
     return f"{question} {answer}."
 
 
-def training_document(facts, prose, generator, characters):
+def training_document(facts, prose, generator, characters, groups):
     """Prose, among which facts are told and, later, asked for: some at once, some after long."""
     paragraphs = prose.some(characters)
     inserted = []  # (place, order, text)
-    for _ in range(generator.randint(3, 6)):
+    for _ in range(generator.randint(*groups)):
         kind = generator.choice(list(facts.told))
         group = facts.several(kind, generator.randint(1, 4))
         for told, asked, value in group:
@@ -214,6 +214,8 @@ def main():
         if name == "train":
             command.add_argument("--documents", type=int, default=4000)
             command.add_argument("--characters", type=int, default=8000)
+            command.add_argument("--groups", type=int, nargs=2, default=(3, 30), metavar=("LEAST", "MOST"),
+                                 help="groups of one to four facts in a document (default: 3 30)")
         else:
             command.add_argument("--per-distance", type=int, default=40)
             command.add_argument("--longest", type=int, default=1 << 20, help="characters between fact and question")
@@ -230,7 +232,7 @@ def main():
     prose = Prose(books, generator)
     facts = Facts(generator, arguments.command == "test")
     if arguments.command == "train":
-        made = [training_document(facts, prose, generator, arguments.characters) for _ in range(arguments.documents)]
+        made = [training_document(facts, prose, generator, arguments.characters, arguments.groups) for _ in range(arguments.documents)]
         write(arguments.output, "".join(f"{d}\n{END}\n" for d in made))
         return 0
     rows, distance = [], 256
