@@ -33,6 +33,7 @@ train() {  # NAME SIZE CONFIG SEED [KEY=VALUE…]
   "$PHOTON_TRAIN" "study/$size.toml" --set "model.config=study/configs/$size/$config.json" \
     --set "run.seed=$seed" --set "run.out=$run" "${settings[@]}" >> "$run.txt" 2>&1 ||
     { echo "study/run.sh: $size/$name-$seed stopped; see $run.txt" >&2; exit 1; }
+  if tail -n 1 "$run/log.jsonl" | grep -q '"interrupted":true'; then echo "study/run.sh: $size/$name-$seed was interrupted" >&2; exit 1; fi
   echo "trained $size/$name-$seed"
 }
 
