@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -21,6 +22,7 @@ namespace photon {
 namespace {
 
 using nlohmann::ordered_json;
+using Clock = std::chrono::steady_clock;
 
 struct VoteArguments {
   EngineArguments engine;
@@ -47,6 +49,8 @@ TaskVote run_task(Engine& engine, const Tokenizer& tokenizer, const VoteArgument
   const std::size_t n =
       arguments.limit > 0 ? std::min(documents.size(), static_cast<std::size_t>(arguments.limit)) : documents.size();
   const Model& model = engine.model();
+  const auto begun = Clock::now();
+  auto shown = begun;
   for (std::size_t d = 0; d < n; ++d) {
     DocumentVote got = vote(engine, tokenizer, static_cast<std::int32_t>(model.spec.bos_token_id), *result.data.task,
                             documents[d], d, arguments.options, arguments.max_length);
@@ -57,8 +61,12 @@ TaskVote run_task(Engine& engine, const Tokenizer& tokenizer, const VoteArgument
     result.prompt_tokens.push_back(static_cast<double>(got.n_prompt));
     result.seconds += got.seconds;
     result.samples.push_back(std::move(got.samples));
+    const auto now = Clock::now();
+    if (now - shown < (line.on_terminal() ? std::chrono::milliseconds(100) : std::chrono::seconds(30))) continue;
+    shown = now;
+    const double each = std::chrono::duration<double>(now - begun).count() / static_cast<double>(d + 1);
     line.show(fmt::format("{} {}/{}  {} left", result.data.task->name, d + 1, n,
-                          duration_text(result.seconds / static_cast<double>(d + 1) * static_cast<double>(n - d - 1))));
+                          duration_text(each * static_cast<double>(n - d - 1))));
   }
   line.finish();
   return result;
