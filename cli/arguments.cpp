@@ -118,6 +118,12 @@ Text TextArguments::read(const Model& model) const {
   return text;
 }
 
+Tokenizer EngineArguments::tokenizer(const Model& opened) const {
+  std::optional<Tokenizer> tokenizer = tokenizer_of(opened);
+  if (!tokenizer) throw InputError(fmt::format("{}: has no tokenizer.model, so texts cannot be encoded", model));
+  return std::move(*tokenizer);
+}
+
 std::optional<Tokenizer> tokenizer_of(const Model& model) {
   if (!model.tokenizer) return std::nullopt;
   Tokenizer tokenizer(*model.tokenizer);

@@ -34,6 +34,8 @@ struct EngineArguments {
   void add_to(CLI::App& command);
   Engine open(const std::string& folder) const;
   Engine open() const { return open(model); }
+  /// That of the opened model.  @throws InputError if it has none.
+  Tokenizer tokenizer(const Model& opened) const;
 };
 
 /// Documents of a text file as tokens, each [bos, tokens …].

@@ -5,17 +5,16 @@
 #include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "base/error.h"
-#include "base/progress_line.h"
 #include "base/table.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
+#include "cli/task_progress.h"
 #include "eval/fetch.h"
 #include "eval/results.h"
 
@@ -23,7 +22,6 @@ namespace photon {
 namespace {
 
 using nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
 
 struct EvalArguments {
   EngineArguments engine;
@@ -46,29 +44,6 @@ std::vector<std::string> task_names(const EvalArguments& arguments) {
       add(find_task(name).name);
   return names;
 }
-
-// "hellaswag 1200/10042  31.5 documents/s  4m40s left", now and then.
-class TaskProgress {
- public:
-  TaskProgress(ProgressLine& line, std::string task) : line_(line), task_(std::move(task)) {}
-
-  void operator()(std::int64_t done, std::int64_t n) {
-    const auto now = Clock::now();
-    ++computed_;
-    if (now - shown_ < (line_.on_terminal() ? std::chrono::milliseconds(100) : std::chrono::seconds(30)) && done < n)
-      return;
-    shown_ = now;
-    const double per_s = static_cast<double>(computed_) / std::chrono::duration<double>(now - start_).count();
-    line_.show(fmt::format("{} {}/{}  {:.3g} documents/s  {} left", task_, done, n, per_s,
-                           duration_text(static_cast<double>(n - done) / per_s)));
-  }
-
- private:
-  ProgressLine& line_;
-  std::string task_;
-  Clock::time_point start_ = Clock::now(), shown_ = start_;
-  std::int64_t computed_ = 0;
-};
 
 // Figures of other data cannot be compared with anybody's.
 void warn_of_other_data(const TaskData& data) {
@@ -116,9 +91,7 @@ void run_eval(const EvalArguments& arguments) {
   for (const std::string& name : task_names(arguments))
     warn_of_other_data(tasks.emplace_back(load_task(find_task(name), arguments.data, arguments.few_shot)));
   Engine engine = arguments.engine.open();
-  const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
-  if (!tokenizer)
-    throw InputError(fmt::format("{}: has no tokenizer.model, so texts cannot be encoded", arguments.engine.model));
+  const Tokenizer tokenizer = arguments.engine.tokenizer(engine.model());
   const ordered_json settings{{"model", model_record(engine.model())},
                               {"protocol", to_string(protocol)},
                               {"few_shot", arguments.few_shot},
@@ -132,7 +105,7 @@ void run_eval(const EvalArguments& arguments) {
   }
 
   Scorer scorer(engine.runner(), protocol);
-  Evaluator evaluator(scorer, *tokenizer, static_cast<std::int32_t>(engine.spec().bos_token_id), arguments.max_length);
+  Evaluator evaluator(scorer, tokenizer, static_cast<std::int32_t>(engine.spec().bos_token_id), arguments.max_length);
   ordered_json report{{"model", arguments.engine.model}, {"settings", settings}, {"tasks", ordered_json::array()}};
   using enum TextTable::Align;
   std::vector<TextTable::Column> columns{{"task", left},   {"split", left}, {"n"},     {"few-shot", right, true},

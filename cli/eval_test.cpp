@@ -8,11 +8,10 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "cli/command_testing.h"
 #include "cli/commands.h"
+#include "cli/tokenizer_model_testing.h"
 #include "engine/models_testing.h"
 #include "kernels/kernels.h"
-#include "text/tokenizer_testing.h"
 #include "weights/model_folder.h"
 
 namespace photon {
@@ -25,23 +24,10 @@ using testing_support::TemporaryFolder;
 
 const std::string testdata = PHOTON_SOURCE_DIR "/eval/testdata";
 
-class EvalCommand : public testing::Test {
+class EvalCommand : public testing_support::TokenizerModel {
  protected:
-  void SetUp() override {
-    fs::copy_file(testing_support::tokenizer_path(), model.path() / tokenizer_file);
-    set_threads(1);
-  }
-  std::string eval(std::vector<std::string> arguments) const {
-    arguments.insert(arguments.begin(), {"-m", model.path().string()});
-    return run_command(add_eval, "eval", arguments);
-  }
-  static Spec spec() {
-    Spec spec = tiny_specs().back().spec;
-    spec.vocab_size = 400, spec.bos_token_id = 1, spec.eos_token_id = 2;
-    return spec;
-  }
+  std::string eval(const std::vector<std::string>& arguments) const { return run(add_eval, "eval", arguments); }
 
-  TestModel model{spec()};
   TemporaryFolder folder;
 };
 

@@ -5,16 +5,15 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "base/progress_line.h"
 #include "base/table.h"
 #include "cli/arguments.h"
 #include "cli/commands.h"
+#include "cli/task_progress.h"
 #include "eval/metrics.h"
 #include "eval/results.h"
 
@@ -22,7 +21,6 @@ namespace photon {
 namespace {
 
 using nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
 
 struct VoteArguments {
   EngineArguments engine;
@@ -49,8 +47,7 @@ TaskVote run_task(Engine& engine, const Tokenizer& tokenizer, const VoteArgument
   const std::size_t n =
       arguments.limit > 0 ? std::min(documents.size(), static_cast<std::size_t>(arguments.limit)) : documents.size();
   const Model& model = engine.model();
-  const auto begun = Clock::now();
-  auto shown = begun;
+  TaskProgress progress(line, result.data.task->name);
   for (std::size_t d = 0; d < n; ++d) {
     DocumentVote got = vote(engine, tokenizer, static_cast<std::int32_t>(model.spec.bos_token_id), *result.data.task,
                             documents[d], d, arguments.options, arguments.max_length);
@@ -61,12 +58,7 @@ TaskVote run_task(Engine& engine, const Tokenizer& tokenizer, const VoteArgument
     result.prompt_tokens.push_back(static_cast<double>(got.n_prompt));
     result.seconds += got.seconds;
     result.samples.push_back(std::move(got.samples));
-    const auto now = Clock::now();
-    if (now - shown < (line.on_terminal() ? std::chrono::milliseconds(100) : std::chrono::seconds(30))) continue;
-    shown = now;
-    const double each = std::chrono::duration<double>(now - begun).count() / static_cast<double>(d + 1);
-    line.show(fmt::format("{} {}/{}  {} left", result.data.task->name, d + 1, n,
-                          duration_text(each * static_cast<double>(n - d - 1))));
+    progress(static_cast<std::int64_t>(d) + 1, static_cast<std::int64_t>(n));
   }
   line.finish();
   return result;
@@ -132,9 +124,7 @@ void run_vote(VoteArguments arguments) {
   std::vector<TaskData> tasks;
   for (const std::string& name : arguments.tasks) tasks.push_back(load_task(find_task(name), arguments.data, 0));
   Engine engine = arguments.engine.open();
-  const std::optional<Tokenizer> tokenizer = tokenizer_of(engine.model());
-  if (!tokenizer)
-    throw InputError(fmt::format("{}: has no tokenizer.model, so texts cannot be encoded", arguments.engine.model));
+  const Tokenizer tokenizer = arguments.engine.tokenizer(engine.model());
   const VoteOptions& options = arguments.options;
   ordered_json report{{"model", model_record(engine.model())},
                       {"protocol", to_string(options.protocol)},
@@ -147,7 +137,7 @@ void run_vote(VoteArguments arguments) {
                       {"tasks", ordered_json::array()}};
   ProgressLine line;
   for (TaskData& data : tasks) {
-    report["tasks"].push_back(to_json(run_task(engine, *tokenizer, arguments, std::move(data), line), arguments));
+    report["tasks"].push_back(to_json(run_task(engine, tokenizer, arguments, std::move(data), line), arguments));
     if (!arguments.json) print(report["tasks"].back());
   }
   if (arguments.json) std::cout << report.dump() << std::endl;

@@ -2,42 +2,25 @@
 #include <gtest/gtest.h>
 
 #include <CLI/Error.hpp>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "cli/command_testing.h"
 #include "cli/commands.h"
-#include "engine/models_testing.h"
-#include "kernels/kernels.h"
-#include "spec/accounting.h"
-#include "text/tokenizer_testing.h"
-#include "weights/model_folder.h"
+#include "cli/tokenizer_model_testing.h"
 
 namespace photon {
 namespace {
 
 using nlohmann::json;
-using testing_support::run_command;
 
 const std::string testdata = PHOTON_SOURCE_DIR "/eval/testdata";
 
-class VoteCommand : public testing::Test {
+class VoteCommand : public testing_support::TokenizerModel {
  protected:
-  void SetUp() override {
-    std::filesystem::copy_file(testing_support::tokenizer_path(), model.path() / tokenizer_file);
-    set_threads(1);
-  }
   std::string vote(std::vector<std::string> arguments) const {
-    arguments.insert(arguments.begin(), {"-m", model.path().string(), "--data", testdata});
-    return run_command(add_vote, "vote", arguments);
+    arguments.insert(arguments.begin(), {"--data", testdata});
+    return run(add_vote, "vote", arguments);
   }
-  static Spec spec() {
-    Spec spec = tiny_specs().back().spec;
-    spec.vocab_size = 400, spec.bos_token_id = 1, spec.eos_token_id = 2;
-    return spec;
-  }
-  TestModel model{spec()};
 };
 
 TEST_F(VoteCommand, TellsTheCurveAndWhatABudgetHolds) {
