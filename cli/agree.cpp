@@ -1,7 +1,6 @@
 // photon agree: how far each protocol is from the teacher-forced forward pass on a text.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
 #include <memory>
@@ -165,28 +164,26 @@ void print(const Report& report) {
 
 }  // namespace
 
-void add_agree(CLI::App& app) {
+void add_agree(Command app) {
   auto arguments = std::make_shared<AgreeArguments>();
-  CLI::App* command = app.add_subcommand("agree", "How far each protocol is from the forward pass on a text");
-  arguments->engine.add_to(*command);
-  arguments->input.add_to(*command, "decode, every token given");
+  Command command = app.subcommand("agree", "How far each protocol is from the forward pass on a text");
+  arguments->engine.add_to(command);
+  arguments->input.add_to(command, "decode, every token given");
   command
-      ->add_option("--greedy", arguments->greedy,
-                   "Also continue the beginning of each text greedily by this many tokens with both protocols, and "
-                   "count equal ones; 0: do not")
-      ->check(CLI::Range(std::int64_t{0}, max_context))
-      ->capture_default_str();
+      .option("--greedy", arguments->greedy,
+              "Also continue the beginning of each text greedily by this many tokens with both protocols, and "
+              "count equal ones; 0: do not")
+      .range(0, max_context);
   command
-      ->add_option("--prompt-tokens", arguments->prompt_tokens,
-                   "The beginning that --greedy continues, bos included; shorter texts are left out")
-      ->check(CLI::Range(std::int64_t{1}, max_context))
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print one JSON object (default: off)");
-  command->footer(
+      .option("--prompt-tokens", arguments->prompt_tokens,
+              "The beginning that --greedy continues, bos included; shorter texts are left out")
+      .range(1, max_context);
+  command.flag("--json", arguments->json, "Print one JSON object (default: off)");
+  command.footer(
       "Example: photon agree -m models/photon-stories --file my-text.txt --limit 40 --greedy 64\n"
       "hiergen computes the forward pass, recgen something else: the losses are the likelihoods that they give a "
       "text.");
-  command->callback([arguments] {
+  command.runs([arguments] {
     const Report report = measure(*arguments);
     arguments->json ? void(std::cout << to_json(report).dump() << std::endl) : print(report);
   });

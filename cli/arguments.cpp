@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <map>
@@ -50,13 +49,15 @@ std::string in_flags(const FieldError& error) {
   return fmt::format("{} {}", known != flags.end() ? known->second : flag, error.problem);
 }
 
-void EngineArguments::add_to(CLI::App& command) {
+Argument EngineArguments::add_to(Command command) {
   constexpr std::int64_t most_threads = 4096;
-  command.add_option("-m,--model", model, "Model folder")->required();
-  command.add_option("--dtype", dtype, "Weights in memory: f32, bf16, int8 or int4 (default: as stored)");
-  command.add_option("--kv-dtype", kv_dtype, "KV caches: f32, bf16 or int8 (default: f32 for f32 weights, else bf16)");
-  command.add_option("--threads", threads, "Threads (default: the CPUs that this process may use)")
-      ->check(CLI::Range(std::int64_t{1}, most_threads));
+  Argument folder = command.option("-m,--model", model, "Model folder").required();
+  command.option("--dtype", dtype, "Weights in memory: f32, bf16, int8 or int4 (default: as stored)");
+  command.option("--kv-dtype", kv_dtype, "KV caches: f32, bf16 or int8 (default: f32 for f32 weights, else bf16)");
+  command.option("--threads", threads, "Threads (default: the CPUs that this process may use)")
+      .range(1, most_threads)
+      .no_default();
+  return folder;
 }
 
 Engine EngineArguments::open(const std::string& folder) const {
@@ -67,22 +68,18 @@ Engine EngineArguments::open(const std::string& folder) const {
   return Engine(folder, precision);
 }
 
-void TextArguments::add_to(CLI::App& command, const std::string& use, bool optional) {
-  auto* source = command.add_option_group("input", "What to " + use);
-  tokens_option_ = source->add_option(
-      "--tokens", tokens, "Token ids 1,2,3, taken literally: the first is predicted from the empty context");
-  source->add_option("--file", file,
-                     "UTF-8 text, each document begun with bos; documents may end with a line <|endoftext|>");
-  source->require_option(optional ? 0 : 1, 1);
-  command.add_option("--window", window, "Cut documents into windows of this many tokens; 0: whole documents")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
-      ->capture_default_str();
-  command.add_option("--limit", limit, "Only the first documents or windows; 0: all")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
-      ->capture_default_str();
+void TextArguments::add_to(Command command, const std::string& use, bool optional) {
+  Command source = command.group("input", "What to " + use, optional ? 0 : 1, 1);
+  tokens_option_ = source.option("--tokens", tokens,
+                                 "Token ids 1,2,3, taken literally: the first is predicted from the empty context");
+  source.option("--file", file,
+                "UTF-8 text, each document begun with bos; documents may end with a line <|endoftext|>");
+  command.option("--window", window, "Cut documents into windows of this many tokens; 0: whole documents")
+      .range(0, std::int64_t{1} << 40);
+  command.option("--limit", limit, "Only the first documents or windows; 0: all").range(0, std::int64_t{1} << 40);
 }
 
-bool TextArguments::from_tokens() const { return tokens_option_->count() > 0; }
+bool TextArguments::from_tokens() const { return tokens_option_->given(); }
 
 std::vector<std::int32_t> TextArguments::token_ids() const {
   try {

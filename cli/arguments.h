@@ -8,19 +8,15 @@
 #include <string_view>
 #include <vector>
 
+#include "base/command_line.h"
 #include "engine/generate.h"
 #include "text/tokenizer.h"
-
-namespace CLI {
-class App;
-class Option;
-}  // namespace CLI
 
 namespace photon {
 
 /// "1,2 3\n" to ids: separators are commas and white space.  @throws InputError naming the first word that is none.
 std::vector<std::int32_t> parse_token_ids(std::string_view text);
-/// Empty, or why a text is no 64-bit seed.  CLI11 itself lets larger numbers saturate.
+/// Empty, or why a text is no 64-bit seed: larger numbers would saturate.
 std::string seed_problem(const std::string& text);
 
 /// The error in a user's words: the flag in place of the field.
@@ -31,7 +27,7 @@ struct EngineArguments {
   std::string model, dtype, kv_dtype;
   std::int64_t threads = 0;  // 0: usable_cpus()
 
-  void add_to(CLI::App& command);
+  Argument add_to(Command command);  ///< that of --model
   Engine open(const std::string& folder) const;
   Engine open() const { return open(model); }
   /// That of the opened model.  @throws InputError if it has none.
@@ -51,7 +47,7 @@ struct TextArguments {
 
   /// @param use  "score": what is done with it, for the help.
   /// @param optional  neither has to be given
-  void add_to(CLI::App& command, const std::string& use, bool optional = false);
+  void add_to(Command command, const std::string& use, bool optional = false);
   bool from_tokens() const;
   bool from_file() const { return !file.empty(); }
   std::vector<std::int32_t> token_ids() const;  ///< of --tokens.  @throws InputError naming the first word that is none
@@ -60,7 +56,7 @@ struct TextArguments {
   Text read(const Model& model) const;
 
  private:
-  CLI::Option* tokens_option_ = nullptr;
+  std::optional<Argument> tokens_option_;
 };
 
 /// The tokenizer of a model folder, where it has one.  @throws InputError if it belongs to another vocabulary.

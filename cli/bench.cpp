@@ -4,7 +4,6 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -27,28 +26,22 @@ namespace {
 
 constexpr std::int64_t most_threads = 4096, most_streams = 1 << 16, most_repeats = 1000;
 
-// Fills a list from "a,b,c", each word once.
+// Fills a list from "a,b,c".
 template <class T>
-CLI::Option* add_words(CLI::App& command, const std::string& name, std::vector<T>& list, T (*parse)(std::string_view),
-                       const std::string& help) {
-  return command
-      .add_option_function<std::vector<std::string>>(
-          name,
-          [&list, parse, name](const std::vector<std::string>& words) {
-            list.clear();
-            try {
-              for (const std::string& word : words) list.push_back(parse(word));
-            } catch (const InputError& e) {
-              throw CLI::ValidationError(name, e.what());
-            }
-          },
-          help)
-      ->delimiter(',');
+void add_words(Command command, const std::string& name, std::vector<T>& list, T (*parse)(std::string_view),
+               const std::string& help) {
+  command.parsed_list(
+      name,
+      [&list, parse](const std::vector<std::string>& words) {
+        list.clear();
+        for (const std::string& word : words) list.push_back(parse(word));
+      },
+      help);
 }
 
-CLI::Option* add_numbers(CLI::App& command, const std::string& name, std::vector<std::int64_t>& list,
-                         std::int64_t least, std::int64_t most, const std::string& help) {
-  return command.add_option(name, list, help)->delimiter(',')->check(CLI::Range(least, most))->capture_default_str();
+void add_numbers(Command command, const std::string& name, std::vector<std::int64_t>& list, std::int64_t least,
+                 std::int64_t most, const std::string& help) {
+  command.option(name, list, help).separated_by_commas().range(least, most);
 }
 
 // What prefill, decode, tpm and paper share.
@@ -60,12 +53,12 @@ struct RunArguments {
   std::string svg;
   bool json = false;
 
-  void add_models(CLI::App& command) {
-    auto* models = command.add_option_group("models", "What to measure; several may be given");
-    models->add_option("--config", sources.configs, "config.json files; the weights are random")->delimiter(',');
-    models->add_option("-m,--model", sources.folders, "Model folders")->delimiter(',');
+  void add_models(Command command) {
+    Command models = command.group("models", "What to measure; several may be given");
+    models.option("--config", sources.configs, "config.json files; the weights are random").separated_by_commas();
+    models.option("-m,--model", sources.folders, "Model folders").separated_by_commas();
   }
-  void add_run(CLI::App& command) {
+  void add_run(Command command) {
     add_words(command, "--dtype", sources.dtypes, parse_dtype,
               "Weights: f32, bf16, int8, int4 (default: as stored; bf16 for --config)");
     add_words(command, "--kv-dtype", sources.kvs, parse_kv_dtype,
@@ -73,19 +66,16 @@ struct RunArguments {
     add_words(command, "--protocol", protocols, parse_protocol,
               "hiergen, recgen (default: hiergen; tpm and paper: both)");
     add_numbers(command, "--threads", threads, 1, most_threads, "Numbers of threads");
-    command.add_option("--repeat", options.repeats, "Rounds through all cases; medians of these are told")
-        ->check(CLI::Range(std::int64_t{1}, most_repeats))
-        ->capture_default_str();
-    command.add_option("--seed", options.seed, "Of random weights and tokens")
-        ->check(&seed_problem)
-        ->capture_default_str();
-    command.add_flag("--profile", options.with_profile, "Also tell where the time goes (default: off)");
-    command.add_flag("--json", json, "Print a JSON array instead of a table (default: off)");
-    command.add_option("--svg", svg, "Folder to draw figures into, with gnuplot (default: none)");
+    command.option("--repeat", options.repeats, "Rounds through all cases; medians of these are told")
+        .range(1, most_repeats);
+    command.option("--seed", options.seed, "Of random weights and tokens").check(&seed_problem);
+    command.flag("--profile", options.with_profile, "Also tell where the time goes (default: off)");
+    command.flag("--json", json, "Print a JSON array instead of a table (default: off)");
+    command.option("--svg", svg, "Folder to draw figures into, with gnuplot (default: none)");
   }
-  void require_models(const CLI::App& command) const {
+  void require_models(const Command& command) const {
     if (sources.configs.empty() && sources.folders.empty())
-      throw CLI::RequiredError("--config or --model of bench " + command.get_name());
+      throw UsageError("--config or --model of bench " + command.name() + " is required");
   }
 
   std::vector<BenchResult> measure(std::span<const BenchSource> measured, std::span<const BenchCase> cases,
@@ -114,29 +104,29 @@ struct CrossArguments : RunArguments {
   CaseLists lists;
 };
 
-void add_cross(CLI::App& bench, BenchCase::Kind kind) {
+void add_cross(Command bench, BenchCase::Kind kind) {
   const bool decodes = kind == BenchCase::Kind::decode;
   auto arguments = std::make_shared<CrossArguments>();
-  CLI::App* command = bench.add_subcommand(decodes ? "decode" : "prefill",
-                                           decodes ? "Generating tokens greedily, in one stream or many"
-                                                   : "Encoding prompts, up to where a token could be chosen");
+  Command command = bench.subcommand(decodes ? "decode" : "prefill",
+                                     decodes ? "Generating tokens greedily, in one stream or many"
+                                             : "Encoding prompts, up to where a token could be chosen");
   CaseLists& lists = arguments->lists;
   lists.tokens = {decodes ? 64 : 2048};
-  arguments->add_models(*command);
-  arguments->add_run(*command);
-  add_numbers(*command, "--streams", lists.streams, 1, most_streams,
+  arguments->add_models(command);
+  arguments->add_run(command);
+  add_numbers(command, "--streams", lists.streams, 1, most_streams,
               decodes ? "Sequences in a batch" : "Prompts, encoded one after another");
-  add_numbers(*command, "--context", lists.contexts, 0, max_context, "Tokens that every stream has consumed before");
-  add_numbers(*command, "--tokens", lists.tokens, 1, max_context,
+  add_numbers(command, "--context", lists.contexts, 0, max_context, "Tokens that every stream has consumed before");
+  add_numbers(command, "--tokens", lists.tokens, 1, max_context,
               decodes ? "Tokens that each stream generates against the clock" : "Tokens of each prompt");
   if (decodes)
-    add_words(*command, "--phases", lists.phases, parse_phases,
+    add_words(command, "--phases", lists.phases, parse_phases,
               "Whether streams complete their chunks at the same step: aligned, staggered (default: aligned)");
-  command->footer(fmt::format("Example: photon bench {} --config configs/vanilla-600m.json,configs/photon-600m.json {}",
-                              decodes ? "decode" : "prefill",
-                              decodes ? "--protocol hiergen,recgen --context 0,2048" : "--tokens 512,2048"));
-  command->callback([arguments, command, kind] {
-    arguments->require_models(*command);
+  command.footer(fmt::format("Example: photon bench {} --config configs/vanilla-600m.json,configs/photon-600m.json {}",
+                             decodes ? "decode" : "prefill",
+                             decodes ? "--protocol hiergen,recgen --context 0,2048" : "--tokens 512,2048"));
+  command.runs([arguments, command, kind] {
+    arguments->require_models(command);
     CaseLists& wanted = arguments->lists;
     if (!arguments->protocols.empty()) wanted.protocols = arguments->protocols;
     wanted.threads = arguments->threads;
@@ -159,20 +149,12 @@ struct SamplingArguments : RunArguments {
   PaperLists lists;
   double kv_budget_gib = 4;
 
-  void add_sampling(CLI::App& command) {
-    command.add_option("--kv-budget", kv_budget_gib, "GiB that the KV caches of a batch may take")
-        ->check(CLI::Range(1e-6, 1e6))
-        ->capture_default_str();
-    command.add_option("--max-streams", lists.most_streams, "Streams at most")
-        ->check(CLI::Range(std::int64_t{1}, most_streams))
-        ->capture_default_str();
-    command.add_option("--samples", lists.samples, "Contexts at which a generation is sampled")
-        ->check(CLI::Range(std::int64_t{1}, std::int64_t{1024}))
-        ->capture_default_str();
-    command
-        .add_option("--tokens", lists.tokens, "Tokens that each stream generates against the clock at each of these")
-        ->check(CLI::Range(std::int64_t{1}, max_context))
-        ->capture_default_str();
+  void add_sampling(Command command) {
+    command.option("--kv-budget", kv_budget_gib, "GiB that the KV caches of a batch may take").range(1e-6, 1e6);
+    command.option("--max-streams", lists.most_streams, "Streams at most").range(1, most_streams);
+    command.option("--samples", lists.samples, "Contexts at which a generation is sampled").range(1, 1024);
+    command.option("--tokens", lists.tokens, "Tokens that each stream generates against the clock at each of these")
+        .range(1, max_context);
   }
   std::vector<BenchCase> cases(std::span<const BenchSource> measured) {
     if (!protocols.empty()) lists.protocols = protocols;
@@ -190,22 +172,22 @@ constexpr const char* how_sampled =
     "A generation is not run from end to end: its speed is sampled at the middles of equal parts of it, after\n"
     "encoding a prompt of that length, and their times are averaged.\n";
 
-void add_tpm(CLI::App& bench) {
+void add_tpm(Command bench) {
   auto arguments = std::make_shared<SamplingArguments>();
-  CLI::App* command = bench.add_subcommand(
-      "tpm", "Throughput per memory of any models, with as many streams as a memory budget admits");
+  Command command =
+      bench.subcommand("tpm", "Throughput per memory of any models, with as many streams as a memory budget admits");
   PaperLists& lists = arguments->lists;
   lists.workloads = {paper_prefill_heavy, paper_decode_heavy, {128, 8064}, {128, 32640}};
-  arguments->add_models(*command);
-  arguments->add_run(*command);
-  add_words(*command, "--workload", lists.workloads, parse_workload,
+  arguments->add_models(command);
+  arguments->add_run(command);
+  add_words(command, "--workload", lists.workloads, parse_workload,
             "Prompt + generated tokens (default: 2048+128,128+2048,128+8064,128+32640)");
-  arguments->add_sampling(*command);
-  command->footer(std::string(how_sampled) +
-                  "Without --config and -m: the paper's configs/paper/{vanilla,block,photon}-600m.json, and\n"
-                  "configs/photon-600m-block.json, which has bounded spans below the top.\n"
-                  "Example: photon bench tpm --kv-budget 4 --json");
-  command->callback([arguments] {
+  arguments->add_sampling(command);
+  command.footer(std::string(how_sampled) +
+                 "Without --config and -m: the paper's configs/paper/{vanilla,block,photon}-600m.json, and\n"
+                 "configs/photon-600m-block.json, which has bounded spans below the top.\n"
+                 "Example: photon bench tpm --kv-budget 4 --json");
+  command.runs([arguments] {
     SourceLists& models = arguments->sources;
     if (models.configs.empty() && models.folders.empty())
       models.configs = existing({"configs/paper/vanilla-600m.json", "configs/paper/block-600m.json",
@@ -220,26 +202,24 @@ struct PaperArguments : SamplingArguments {
   std::string size = "600m", folder = "configs/paper", out;
 };
 
-void add_paper(CLI::App& bench) {
+void add_paper(Command bench) {
   auto arguments = std::make_shared<PaperArguments>();
-  CLI::App* command = bench.add_subcommand(
+  Command command = bench.subcommand(
       "paper", "The paper's tables of speed and memory, measured here, with its own figures beside ours");
   arguments->lists.workloads = {paper_prefill_heavy, paper_decode_heavy};
-  command->add_option("--size", arguments->size, "Models of the paper: 600m, 900m or 1.2b")
-      ->check(CLI::IsMember(paper_sizes()))
-      ->capture_default_str();
-  command->add_option("--configs", arguments->folder, "Folder of their configs")->capture_default_str();
-  arguments->add_run(*command);
-  arguments->add_sampling(*command);
-  command->add_option("--out", arguments->out,
-                      "File that keeps every round as soon as it is measured; what is in it is not measured again\n"
-                      "(same commit, machine, seed, model and workload; default: none)");
-  command->footer(
+  command.option("--size", arguments->size, "Models of the paper: 600m, 900m or 1.2b").one_of(paper_sizes());
+  command.option("--configs", arguments->folder, "Folder of their configs");
+  arguments->add_run(command);
+  arguments->add_sampling(command);
+  command.option("--out", arguments->out,
+                 "File that keeps every round as soon as it is measured; what is in it is not measured again\n"
+                 "(same commit, machine, seed, model and workload; default: none)");
+  command.footer(
       std::string(how_sampled) +
       "With --out the same command goes on after an interruption, and more rounds or another size add to the file.\n"
       "With --svg FOLDER it draws FOLDER/paper-figure3.svg.\n"
       "Example: photon bench paper --size 600m --out paper-600m.json");
-  command->callback([arguments] {
+  command.runs([arguments] {
     for (const std::string& model : paper_models(arguments->size))
       arguments->sources.configs.push_back(std::filesystem::path(arguments->folder) / (model + ".json"));
     arguments->sources.configs = existing(arguments->sources.configs, "name it by --configs");
@@ -261,18 +241,16 @@ struct CeilingArguments {
   bool json = false;
 };
 
-void add_ceilings(CLI::App& bench) {
+void add_ceilings(Command bench) {
   auto arguments = std::make_shared<CeilingArguments>();
   arguments->threads = {1};
   if (photon::threads() > 1) arguments->threads.push_back(photon::threads());
-  CLI::App* command = bench.add_subcommand("ceilings", "What the machine can do: reading and arithmetic");
-  add_numbers(*command, "--threads", arguments->threads, 1, most_threads, "Numbers of threads");
-  command->add_option("--repeat", arguments->repeats, "Rounds through all ceilings")
-      ->check(CLI::Range(std::int64_t{1}, most_repeats))
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print a JSON array instead of a table (default: off)");
-  command->footer("Example: photon bench ceilings --threads 1,2");
-  command->callback([arguments] {
+  Command command = bench.subcommand("ceilings", "What the machine can do: reading and arithmetic");
+  add_numbers(command, "--threads", arguments->threads, 1, most_threads, "Numbers of threads");
+  command.option("--repeat", arguments->repeats, "Rounds through all ceilings").range(1, most_repeats);
+  command.flag("--json", arguments->json, "Print a JSON array instead of a table (default: off)");
+  command.footer("Example: photon bench ceilings --threads 1,2");
+  command.runs([arguments] {
     const auto ceilings = measure_ceilings(arguments->threads, arguments->repeats);
     if (arguments->json)
       std::cout << to_json(ceilings, arguments->repeats).dump(2) << std::endl;
@@ -284,15 +262,15 @@ void add_ceilings(CLI::App& bench) {
 
 }  // namespace
 
-void add_bench(CLI::App& app) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure speed and memory against the machine's ceilings");
-  bench->require_subcommand(1);
-  add_ceilings(*bench);
-  add_cross(*bench, BenchCase::Kind::prefill);
-  add_cross(*bench, BenchCase::Kind::decode);
-  add_tpm(*bench);
-  add_paper(*bench);
-  add_bench_serve(*bench);
+void add_bench(Command app) {
+  Command bench = app.subcommand("bench", "Measure speed and memory against the machine's ceilings");
+  bench.needs_subcommand();
+  add_ceilings(bench);
+  add_cross(bench, BenchCase::Kind::prefill);
+  add_cross(bench, BenchCase::Kind::decode);
+  add_tpm(bench);
+  add_paper(bench);
+  add_bench_serve(bench);
 }
 
 }  // namespace photon

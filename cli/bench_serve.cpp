@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -22,19 +21,11 @@ struct LoadArguments {
   bool json = false;
 };
 
-CLI::Option* add_lengths(CLI::App& command, const std::string& name, LengthRange& range, const std::string& help) {
-  return command
-      .add_option_function<std::string>(
-          name,
-          [&range, name](const std::string& text) {
-            try {
-              range = parse_length_range(text);
-            } catch (const InputError& e) {
-              throw CLI::ValidationError(name, e.what());
-            }
-          },
-          help)
-      ->default_str(to_string(range));
+void add_lengths(Command command, const std::string& name, LengthRange& range, const std::string& help) {
+  command
+      .parsed(
+          name, [&range](const std::string& text) { range = parse_length_range(text); }, help)
+      .shown_default(to_string(range));
 }
 
 void run(const LoadArguments& arguments) {
@@ -54,64 +45,44 @@ void run(const LoadArguments& arguments) {
 
 }  // namespace
 
-void add_bench_serve(CLI::App& bench) {
+void add_bench_serve(Command bench) {
   auto arguments = std::make_shared<LoadArguments>();
   LoadOptions& options = arguments->options;
   constexpr std::int64_t many = std::int64_t{1} << 30;
   constexpr double long_time = 1e7;
-  CLI::App* command = bench.add_subcommand("serve", "A running server under a load that does not wait for its answers");
-  command->add_option("--url", options.url, "Server: http://HOST:PORT")->capture_default_str();
-  command->add_option("--api-key", options.api_key, "Key that the server wants (default: PHOTON_API_KEY, else none)");
-  command->add_option("--rate", options.rate, "Requests per second on average; arrivals are Poisson's")
-      ->check(CLI::Range(1e-6, 1e6))
-      ->capture_default_str();
-  auto* requests = command->add_option("--requests", options.requests, "Requests in all")
-                       ->check(CLI::Range(std::int64_t{1}, many))
-                       ->capture_default_str();
-  command->add_option("--duration", options.duration_s, "Seconds for which requests arrive, instead of --requests")
-      ->check(CLI::Range(1e-3, long_time))
-      ->excludes(requests);
-  command->add_option("--warmup", options.warmup, "Requests before, sent at once, that do not count")
-      ->check(CLI::Range(std::int64_t{0}, many))
-      ->capture_default_str();
-  add_lengths(*command, "--prompt-tokens", options.prompt_tokens,
+  Command command = bench.subcommand("serve", "A running server under a load that does not wait for its answers");
+  command.option("--url", options.url, "Server: http://HOST:PORT");
+  command.option("--api-key", options.api_key, "Key that the server wants (default: PHOTON_API_KEY, else none)");
+  command.option("--rate", options.rate, "Requests per second on average; arrivals are Poisson's").range(1e-6, 1e6);
+  Argument requests = command.option("--requests", options.requests, "Requests in all").range(1, many);
+  command.option("--duration", options.duration_s, "Seconds for which requests arrive, instead of --requests")
+      .range(1e-3, long_time)
+      .excludes(requests);
+  command.option("--warmup", options.warmup, "Requests before, sent at once, that do not count").range(0, many);
+  add_lengths(command, "--prompt-tokens", options.prompt_tokens,
               "Random tokens of each prompt: 512, or any of 128,1024");
-  add_lengths(*command, "--output-tokens", options.output_tokens, "Tokens of each answer, likewise");
-  command->add_option("--share-prefix", options.share_prefix, "Share of each prompt, from its beginning, that all have")
-      ->check(CLI::Range(0.0, 1.0))
-      ->capture_default_str();
+  add_lengths(command, "--output-tokens", options.output_tokens, "Tokens of each answer, likewise");
+  command.option("--share-prefix", options.share_prefix, "Share of each prompt, from its beginning, that all have")
+      .range(0.0, 1.0);
   command
-      ->add_option_function<std::string>(
-          "--protocol",
-          [&options](const std::string& word) {
-            try {
-              options.protocol = parse_protocol(word);
-            } catch (const InputError& e) {
-              throw CLI::ValidationError("--protocol", e.what());
-            }
-          },
+      .parsed(
+          "--protocol", [&options](const std::string& word) { options.protocol = parse_protocol(word); },
           "hiergen or recgen")
-      ->default_str("hiergen");
-  command->add_option("--n", options.n, "Continuations of each prompt")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}))
-      ->capture_default_str();
-  command->add_option("--slo-ttft-ms", options.slo_ttft_ms, "Objective: the first token within so many milliseconds")
-      ->check(CLI::Range(0.0, 1e3 * long_time));
-  command->add_option("--slo-itl-ms", options.slo_itl_ms, "Objective: so much between an answer's tokens, on average")
-      ->check(CLI::Range(0.0, 1e3 * long_time));
-  command->add_option("--timeout", options.timeout_s, "Seconds that a request may take")
-      ->check(CLI::Range(1e-3, long_time))
-      ->capture_default_str();
-  command->add_option("--seed", options.seed, "Of arrivals, lengths and tokens")
-      ->check(&seed_problem)
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print a JSON object instead of a table (default: off)");
-  command->footer(
+      .shown_default("hiergen");
+  command.option("--n", options.n, "Continuations of each prompt").range(1, 65536);
+  command.option("--slo-ttft-ms", options.slo_ttft_ms, "Objective: the first token within so many milliseconds")
+      .range(0.0, 1e3 * long_time);
+  command.option("--slo-itl-ms", options.slo_itl_ms, "Objective: so much between an answer's tokens, on average")
+      .range(0.0, 1e3 * long_time);
+  command.option("--timeout", options.timeout_s, "Seconds that a request may take").range(1e-3, long_time);
+  command.option("--seed", options.seed, "Of arrivals, lengths and tokens").check(&seed_problem);
+  command.flag("--json", arguments->json, "Print a JSON object instead of a table (default: off)");
+  command.footer(
       "Latency counts from when a request was planned to be sent. The same seed asks the same again, which a server "
       "may\n"
       "still have in its prefix cache: the table tells how much came from there.\n"
       "Example: photon bench serve --rate 4 --requests 200 --prompt-tokens 128,1024 --output-tokens 128");
-  command->callback([arguments] { run(*arguments); });
+  command.runs([arguments] { run(*arguments); });
 }
 
 }  // namespace photon

@@ -1,7 +1,6 @@
 // The command line of photon bench serve: its flags reach the load, and what fails or is refused.
 #include <gtest/gtest.h>
 
-#include <CLI/Error.hpp>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -71,7 +70,7 @@ TEST_F(BenchServeCommand, RefusesWhatItCannotMean) {
                                              {"--share-prefix", "1.5"},
                                              {"--seed", "-1"}}) {
     arguments.insert(arguments.begin(), "serve");
-    EXPECT_THROW(run_command(&add_bench, "bench", arguments), CLI::ParseError) << arguments[1];
+    EXPECT_THROW(run_command(&add_bench, "bench", arguments), UsageError) << arguments[1];
   }
 }
 

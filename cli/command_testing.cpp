@@ -5,22 +5,19 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 
 namespace photon::testing_support {
 
-std::string run_command(void (*add)(CLI::App&), const std::string& name, std::vector<std::string> arguments,
+std::string run_command(void (*add)(Command), const std::string& name, std::vector<std::string> arguments,
                         std::string* printed) {
   if (!spdlog::get("photon")) spdlog::set_default_logger(spdlog::stderr_color_mt("photon"));  // logs are no output
-  CLI::App app;
-  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // as main() does
-  add(app);
-  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
-  arguments.push_back(name);
+  CommandLine line("photon in a test", "");
+  add(line.command());
+  arguments.insert(arguments.begin(), name);
   ::testing::internal::CaptureStdout();
   try {
-    app.parse(arguments);
+    line.run(arguments);
   } catch (...) {
     const std::string text = ::testing::internal::GetCapturedStdout();
     if (printed != nullptr) *printed = text;

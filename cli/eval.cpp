@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -136,52 +135,42 @@ void run_eval(const EvalArguments& arguments) {
 
 }  // namespace
 
-void add_eval(CLI::App& app) {
+void add_eval(Command app) {
   constexpr std::int64_t most = std::int64_t{1} << 40;
   auto arguments = std::make_shared<EvalArguments>();
-  CLI::App* command =
-      app.add_subcommand("eval", "Quality on wikitext, lambada, hellaswag, piqa, arc_easy, sciq, winogrande");
-  arguments->engine.add_to(*command);
-  CLI::Option* model = command->get_option("--model")->required(false);
-  CLI::Option* data =
-      command->add_option("--data", arguments->data, "Folder of the datasets' files, as published: docs/evaluation.md");
-  command->add_option("--tasks", arguments->tasks, "Tasks, separated by commas (default: all)")
-      ->delimiter(',')
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--few-shot", arguments->few_shot, "Examples before each document; wikitext has none")
-      ->check(CLI::Range(std::int64_t{0}, most))
-      ->capture_default_str();
-  command->add_option("--limit", arguments->limit, "Documents of each task, from the first on; 0: all")
-      ->check(CLI::Range(std::int64_t{0}, most))
-      ->capture_default_str();
+  Command command = app.subcommand("eval", "Quality on wikitext, lambada, hellaswag, piqa, arc_easy, sciq, winogrande");
+  const Argument model = arguments->engine.add_to(command).required(false);
+  const Argument data =
+      command.option("--data", arguments->data, "Folder of the datasets' files, as published: docs/evaluation.md");
+  command.option("--tasks", arguments->tasks, "Tasks, separated by commas (default: all)")
+      .separated_by_commas()
+      .no_default();
+  command.option("--few-shot", arguments->few_shot, "Examples before each document; wikitext has none").range(0, most);
+  command.option("--limit", arguments->limit, "Documents of each task, from the first on; 0: all").range(0, most);
   command
-      ->add_option(
-          "--max-length", arguments->max_length,
-          "Most tokens that the model reads for one answer: longer contexts are cut on the left, and wikitext's "
-          "windows have this length")
-      ->check(CLI::Range(std::int64_t{1}, most))
-      ->capture_default_str();
-  command
-      ->add_option("--protocol", arguments->protocol,
-                   "hiergen: the exact likelihood; recgen: the one that recursive generation assigns")
-      ->capture_default_str();
-  command->add_option("--out", arguments->out,
-                      "Folder for results, a line for each document; an interrupted run goes on there (default: none)");
-  command->add_flag("--json", arguments->json, "Print one JSON object (default: off)");
-  CLI::Option* fetch = command->add_option("--fetch", arguments->fetch,
-                                           "Only download the files of --tasks into this folder, with curl and unzip");
-  fetch->excludes(model)->excludes(data);
-  command->footer(
+      .option("--max-length", arguments->max_length,
+              "Most tokens that the model reads for one answer: longer contexts are cut on the left, and wikitext's "
+              "windows have this length")
+      .range(1, most);
+  command.option("--protocol", arguments->protocol,
+                 "hiergen: the exact likelihood; recgen: the one that recursive generation assigns");
+  command.option("--out", arguments->out,
+                 "Folder for results, a line for each document; an interrupted run goes on there (default: none)");
+  command.flag("--json", arguments->json, "Print one JSON object (default: off)");
+  Argument fetch = command.option("--fetch", arguments->fetch,
+                                  "Only download the files of --tasks into this folder, with curl and unzip");
+  fetch.excludes(model).excludes(data);
+  command.footer(
       "Example: photon eval -m models/photon-stories --data data/eval --tasks hellaswag,lambada --limit 200\n"
       "Data:    photon eval --fetch data/eval --tasks hellaswag,lambada");
-  command->callback([arguments, model, data] {
+  command.runs([arguments, model, data] {
     if (!arguments->fetch.empty()) {
       photon::fetch(task_names(*arguments), arguments->fetch,
                     [](const std::string& line) { fmt::print("{}\n", line); });
       return;
     }
-    for (const CLI::Option* option : {model, data})
-      if (option->count() == 0) throw CLI::RequiredError(option->get_name());
+    for (const Argument& argument : {model, data})
+      if (!argument.given()) throw UsageError(argument.name() + " is required");
     run_eval(*arguments);
   });
 }

@@ -1,7 +1,6 @@
 // Properties of photon eval: what it prints is what its record says, and nothing runs on broken data.
 #include <gtest/gtest.h>
 
-#include <CLI/Error.hpp>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -82,10 +81,10 @@ TEST_F(EvalCommand, ProtocolsAndExamplesAreSettings) {
 }
 
 TEST_F(EvalCommand, SaysWhatIsWrongBeforeAnythingIsScored) {
-  EXPECT_THROW(eval({}), CLI::ParseError);
-  EXPECT_THROW(run_command(add_eval, "eval", {"--data", testdata}), CLI::ParseError);
-  EXPECT_THROW(eval({"--data", testdata, "--fetch", folder / "x"}), CLI::ParseError);
-  EXPECT_THROW(eval({"--data", testdata, "--max-length", "0"}), CLI::ParseError);
+  EXPECT_THROW(eval({}), UsageError);
+  EXPECT_THROW(run_command(add_eval, "eval", {"--data", testdata}), UsageError);
+  EXPECT_THROW(eval({"--data", testdata, "--fetch", folder / "x"}), UsageError);
+  EXPECT_THROW(eval({"--data", testdata, "--max-length", "0"}), UsageError);
   EXPECT_THROW(eval({"--data", testdata, "--tasks", "piqa,none"}), InputError);
   EXPECT_THROW(eval({"--data", testdata, "--tasks", "all,none"}), InputError);
   fs::copy(testdata + "/piqa", folder / "piqa", fs::copy_options::recursive);

@@ -1,7 +1,6 @@
 // photon export: a vanilla model and its tokenizer for other engines.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -78,20 +77,18 @@ void run_export(const ExportArguments& arguments) {
 
 }  // namespace
 
-void add_export(CLI::App& app) {
+void add_export(Command app) {
   auto arguments = std::make_shared<ExportArguments>();
-  CLI::App* command = app.add_subcommand("export", "Write a vanilla model for other engines");
-  command->add_option("folder", arguments->folder, "Model folder without levels")->required();
-  command->add_option("--gguf", arguments->gguf, "GGUF file to write, for llama.cpp")->required();
-  command->add_option("--dtype", arguments->dtype, "Type of the matrices (default: as stored)")
-      ->check(CLI::IsMember({"f32", "bf16"}));
+  Command command = app.subcommand("export", "Write a vanilla model for other engines");
+  command.option("folder", arguments->folder, "Model folder without levels").required();
+  command.option("--gguf", arguments->gguf, "GGUF file to write, for llama.cpp").required();
+  command.option("--dtype", arguments->dtype, "Type of the matrices (default: as stored)").one_of({"f32", "bf16"});
   command
-      ->add_option("--context-length", arguments->context_length,
-                   "Longest context that the file announces; the model itself has no limit")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{std::numeric_limits<std::int32_t>::max()}))
-      ->capture_default_str();
-  command->footer("Example: photon export models/vanilla-stories --gguf vanilla-stories.gguf");
-  command->callback([arguments] { run_export(*arguments); });
+      .option("--context-length", arguments->context_length,
+              "Longest context that the file announces; the model itself has no limit")
+      .range(1, std::int64_t{std::numeric_limits<std::int32_t>::max()});
+  command.footer("Example: photon export models/vanilla-stories --gguf vanilla-stories.gguf");
+  command.runs([arguments] { run_export(*arguments); });
 }
 
 }  // namespace photon

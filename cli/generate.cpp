@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
 #include <memory>
@@ -30,8 +29,8 @@ using nlohmann::ordered_json;
 struct GenerateArguments {
   EngineArguments engine;
   std::string prompt, prompt_file, tokens, compare, protocol = "hiergen";
-  CLI::Option* prompt_option = nullptr;
-  CLI::Option* seed_option = nullptr;
+  std::optional<Argument> prompt_option;
+  std::optional<Argument> seed_option;
   double kv_budget_gb = 0;
   Request request{.n_tokens = 128, .sampler = readable_text()};
   bool stats = false, json = false, quiet = false;
@@ -49,7 +48,7 @@ struct Result {
 std::vector<std::int32_t> prompt_of(const GenerateArguments& arguments, const Engine& engine,
                                     const std::optional<Tokenizer>& tokenizer) {
   const bool from_file = !arguments.prompt_file.empty();
-  if (arguments.prompt_option->count() == 0 && !from_file) {
+  if (!arguments.prompt_option->given() && !from_file) {
     try {
       return parse_token_ids(arguments.tokens);
     } catch (const InputError& e) {
@@ -113,7 +112,7 @@ Result run(const GenerateArguments& arguments, const std::string& folder, Reques
       out != nullptr && n == 1 && !arguments.quiet;  // several continuations come one after another at the end
   if (out != nullptr && !arguments.quiet) {
     if (tokenizer && arguments.prompt_file.empty())  // whoever gives a file has it
-      *out << (arguments.prompt_option->count() > 0 ? arguments.prompt : tokenizer->decode(prompt)) << std::flush;
+      *out << (arguments.prompt_option->given() ? arguments.prompt : tokenizer->decode(prompt)) << std::flush;
     else
       *out << arguments.tokens << std::flush;
   }
@@ -248,7 +247,7 @@ void print_comparison(const Result& a, const Result& b) {
 void run_generate(GenerateArguments& arguments) {
   Request& request = arguments.request;
   request.protocol = parse_protocol(arguments.protocol);
-  if (arguments.seed_option->count() == 0) {
+  if (!arguments.seed_option->given()) {
     std::random_device entropy;
     request.sampler.seed = entropy();
   }
@@ -279,55 +278,45 @@ void run_generate(GenerateArguments& arguments) {
 
 }  // namespace
 
-void add_generate(CLI::App& app) {
+void add_generate(Command app) {
   auto arguments = std::make_shared<GenerateArguments>();
-  CLI::App* command = app.add_subcommand("generate", "Continue a text, streaming it as it comes");
+  Command command = app.subcommand("generate", "Continue a text, streaming it as it comes");
   Request& request = arguments->request;
   SamplerOptions& sampler = request.sampler;
 
-  arguments->engine.add_to(*command);
-  auto* source = command->add_option_group("prompt", "What to continue");
-  arguments->prompt_option = source->add_option("-p,--prompt", arguments->prompt,
-                                                "Text; may be empty.  The beginning of a document is put before it");
-  source->add_option("-f,--prompt-file", arguments->prompt_file, "UTF-8 file with the text, which may be long");
-  source->add_option("--tokens", arguments->tokens, "Token ids 1,2,3, taken literally; may be empty");
-  source->require_option(1);
-  command->add_option("-n,--n-tokens", request.n_tokens, "Tokens to generate at most")->capture_default_str();
+  arguments->engine.add_to(command);
+  Command source = command.group("prompt", "What to continue", 1, 1);
+  arguments->prompt_option = source.option("-p,--prompt", arguments->prompt,
+                                           "Text; may be empty.  The beginning of a document is put before it");
+  source.option("-f,--prompt-file", arguments->prompt_file, "UTF-8 file with the text, which may be long");
+  source.option("--tokens", arguments->tokens, "Token ids 1,2,3, taken literally; may be empty");
+  command.option("-n,--n-tokens", request.n_tokens, "Tokens to generate at most");
+  command.option("--n", request.n_continuations,
+                 "Continuations of the prompt: they share its cache and are decoded together");
   command
-      ->add_option("--n", request.n_continuations,
-                   "Continuations of the prompt: they share its cache and are decoded together")
-      ->capture_default_str();
-  command
-      ->add_option("--kv-budget", arguments->kv_budget_gb,
-                   "GB that KV caches may take; what cannot fit is refused (default: the memory that is left)")
-      ->check(CLI::Range(0.0, 1e6));
-  command
-      ->add_option("--protocol", arguments->protocol, "hiergen: exact; recgen: the paper's, from the top stream alone")
-      ->check(CLI::IsMember({"hiergen", "recgen"}))
-      ->capture_default_str();
-  command
-      ->add_option("--repetition-penalty", sampler.repetition_penalty,
-                   "Weakens what occurred in the last 64 tokens; 1 does nothing")
-      ->capture_default_str();
-  command->add_option("--temperature", sampler.temperature, "0 always takes the likeliest token")
-      ->capture_default_str();
-  command->add_option("--top-k", sampler.top_k, "Draw from the k likeliest; 0: all")->capture_default_str();
-  command->add_option("--top-p", sampler.top_p, "Draw from the likeliest that together have this probability; 1: all")
-      ->capture_default_str();
-  command
-      ->add_option("--min-p", sampler.min_p, "Draw from those with this share of the likeliest's probability; 0: all")
-      ->capture_default_str();
-  arguments->seed_option =
-      command->add_option("--seed", sampler.seed, "Seed of the drawing (default: random, and printed)")
-          ->check(&seed_problem);
-  command->add_flag("--ignore-eos", request.ignore_eos, "Go on after the end of the document (default: off)");
-  command->add_flag("--stats", arguments->stats, "Print speed and memory on standard error (default: off)");
-  command->add_flag("--quiet", arguments->quiet, "Print no text, only what --stats and --compare say (default: off)");
-  command->add_flag("--json", arguments->json, "Print one JSON object instead of text (default: off)");
-  command->add_option("--compare", arguments->compare,
-                      "Run this model folder on the same prompt and print both in a table (default: none)");
-  command->footer("Example: photon generate -m models/stories -p \"Once upon a time\" -n 200 --stats");
-  command->callback([arguments] { run_generate(*arguments); });
+      .option("--kv-budget", arguments->kv_budget_gb,
+              "GB that KV caches may take; what cannot fit is refused (default: the memory that is left)")
+      .range(0.0, 1e6)
+      .no_default();
+  command.option("--protocol", arguments->protocol, "hiergen: exact; recgen: the paper's, from the top stream alone")
+      .one_of({"hiergen", "recgen"});
+  command.option("--repetition-penalty", sampler.repetition_penalty,
+                 "Weakens what occurred in the last 64 tokens; 1 does nothing");
+  command.option("--temperature", sampler.temperature, "0 always takes the likeliest token");
+  command.option("--top-k", sampler.top_k, "Draw from the k likeliest; 0: all");
+  command.option("--top-p", sampler.top_p, "Draw from the likeliest that together have this probability; 1: all");
+  command.option("--min-p", sampler.min_p, "Draw from those with this share of the likeliest's probability; 0: all");
+  arguments->seed_option = command.option("--seed", sampler.seed, "Seed of the drawing (default: random, and printed)")
+                               .check(&seed_problem)
+                               .no_default();
+  command.flag("--ignore-eos", request.ignore_eos, "Go on after the end of the document (default: off)");
+  command.flag("--stats", arguments->stats, "Print speed and memory on standard error (default: off)");
+  command.flag("--quiet", arguments->quiet, "Print no text, only what --stats and --compare say (default: off)");
+  command.flag("--json", arguments->json, "Print one JSON object instead of text (default: off)");
+  command.option("--compare", arguments->compare,
+                 "Run this model folder on the same prompt and print both in a table (default: none)");
+  command.footer("Example: photon generate -m models/stories -p \"Once upon a time\" -n 200 --stats");
+  command.runs([arguments] { run_generate(*arguments); });
 }
 
 }  // namespace photon

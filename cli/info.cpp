@@ -1,7 +1,6 @@
 // photon info: what a model is, and what it costs beside the vanilla model of equal parameters.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -293,24 +292,20 @@ ordered_json report(const Case& model, const Case& vanilla, const std::string& n
 
 }  // namespace
 
-void add_info(CLI::App& app) {
+void add_info(Command app) {
   struct Options {
     std::string path, dtype = "bf16";
     std::int64_t context = 2048;
     bool json = false;
   };
-  auto* command = app.add_subcommand("info", "Show what a model is and what it costs beside a vanilla model");
+  Command command = app.subcommand("info", "Show what a model is and what it costs beside a vanilla model");
   auto options = std::make_shared<Options>();
-  command->add_option("model", options->path, "model folder or config.json")->required();
-  command->add_option("--context", options->context, "tokens of context at which costs are given")
-      ->check(CLI::Range(std::int64_t{1}, max_context))
-      ->capture_default_str();
-  command->add_option("--dtype", options->dtype, "type of the KV cache: f32, bf16 or int8")
-      ->check(CLI::IsMember({"f32", "bf16", "int8"}))
-      ->capture_default_str();
-  command->add_flag("--json", options->json, "print JSON");
-  command->footer("Example: photon info configs/photon-600m.json --context 8192");
-  command->callback([options] {
+  command.option("model", options->path, "model folder or config.json").required();
+  command.option("--context", options->context, "tokens of context at which costs are given").range(1, max_context);
+  command.option("--dtype", options->dtype, "type of the KV cache: f32, bf16 or int8").one_of({"f32", "bf16", "int8"});
+  command.flag("--json", options->json, "print JSON");
+  command.footer("Example: photon info configs/photon-600m.json --context 8192");
+  command.runs([options] {
     const auto path = std::filesystem::absolute(options->path).lexically_normal();
     const Spec spec = load_spec(options->path), vanilla_spec = matching_vanilla(spec);
     const std::string name = (path.has_filename() ? path : path.parent_path()).filename().string();

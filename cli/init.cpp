@@ -1,7 +1,6 @@
 // photon init: a model folder with random weights.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <memory>
 
 #include "cli/arguments.h"
@@ -33,21 +32,17 @@ void run_init(InitArguments& arguments) {
 
 }  // namespace
 
-void add_init(CLI::App& app) {
+void add_init(Command app) {
   auto arguments = std::make_shared<InitArguments>();
-  CLI::App* command = app.add_subcommand("init", "Write a model folder with random weights");
-  command->add_option("config", arguments->config, "config.json, or a model folder to take it from")->required();
-  command->add_option("folder", arguments->folder, "Model folder to write; must not hold a model yet")->required();
-  command->add_option("--seed", arguments->options.seed, "Seed of the weights")
-      ->check(&seed_problem)
-      ->capture_default_str();
-  command->add_flag("--shake", arguments->options.shake,
-                    "Add noise to every parameter, norms included, so that outputs vary (default: off)");
-  command->add_option("--dtype", arguments->dtype, "Storage type of the weights")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->capture_default_str();
-  command->footer("Example: photon init configs/photon-600m.json /tmp/photon-600m --seed 1 --dtype bf16");
-  command->callback([arguments] { run_init(*arguments); });
+  Command command = app.subcommand("init", "Write a model folder with random weights");
+  command.option("config", arguments->config, "config.json, or a model folder to take it from").required();
+  command.option("folder", arguments->folder, "Model folder to write; must not hold a model yet").required();
+  command.option("--seed", arguments->options.seed, "Seed of the weights").check(&seed_problem);
+  command.flag("--shake", arguments->options.shake,
+               "Add noise to every parameter, norms included, so that outputs vary (default: off)");
+  command.option("--dtype", arguments->dtype, "Storage type of the weights").one_of({"f32", "bf16"});
+  command.footer("Example: photon init configs/photon-600m.json /tmp/photon-600m --seed 1 --dtype bf16");
+  command.runs([arguments] { run_init(*arguments); });
 }
 
 }  // namespace photon

@@ -2,7 +2,6 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
 #include <iostream>
@@ -18,11 +17,10 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("photon"));
   spdlog::set_pattern("%^%l%$: %v");
 
-  CLI::App app{"PHOTON, Block Transformer and vanilla language models on the CPU"};
-  app.require_subcommand(1);
-  app.option_defaults()->multi_option_policy(
-      CLI::MultiOptionPolicy::TakeLast);  // later flags win, so scripts can be overridden
-  app.set_version_flag("--version", photon::version_line("photon"));
+  photon::CommandLine line("PHOTON, Block Transformer and vanilla language models on the CPU",
+                           photon::version_line("photon"));
+  photon::Command app = line.command();
+  app.needs_subcommand();
   photon::add_generate(app);
   photon::add_score(app);
   photon::add_agree(app);
@@ -38,9 +36,7 @@ int main(int argc, char** argv) {
   photon::add_tokenizer(app);
   photon::add_shard(app);
   try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (const int code = line.run(argc, argv); code != 0) return code;
   } catch (const photon::FieldError& e) {
     spdlog::error("{}", photon::in_flags(e));
     return 1;

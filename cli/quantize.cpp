@@ -1,7 +1,6 @@
 // photon quantize: a model folder with matrices rounded to int8, int4 or bfloat16.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -48,21 +47,21 @@ ordered_json to_json(const QuantizeReport& report, const QuantizeArguments& argu
 
 }  // namespace
 
-void add_quantize(CLI::App& app) {
+void add_quantize(Command app) {
   auto arguments = std::make_shared<QuantizeArguments>();
-  CLI::App* command = app.add_subcommand("quantize", "Write a model folder with smaller weights");
-  command->add_option("in", arguments->in, "Model folder with F32 or BF16 weights")->required();
-  command->add_option("out", arguments->out, "Model folder to write; must not hold a model yet")->required();
+  Command command = app.subcommand("quantize", "Write a model folder with smaller weights");
+  command.option("in", arguments->in, "Model folder with F32 or BF16 weights").required();
+  command.option("out", arguments->out, "Model folder to write; must not hold a model yet").required();
   command
-      ->add_option("--type", arguments->type,
-                   "int8 and int4: every matrix, one scale for 32 inputs; bf16: every weight, as training writes them")
-      ->required()
-      ->check(CLI::IsMember({"int8", "int4", "bf16"}));
-  command->add_flag("--json", arguments->json, "Print one JSON object (default: off)");
-  command->footer(
+      .option("--type", arguments->type,
+              "int8 and int4: every matrix, one scale for 32 inputs; bf16: every weight, as training writes them")
+      .required()
+      .one_of({"int8", "int4", "bf16"});
+  command.flag("--json", arguments->json, "Print one JSON object (default: off)");
+  command.footer(
       "Example: photon quantize models/photon-stories /tmp/stories-int8 --type int8\n"
       "What it costs: photon score -m /tmp/stories-int8 --compare models/photon-stories --file story.txt");
-  command->callback([arguments] {
+  command.runs([arguments] {
     const QuantizeReport report = quantize(arguments->in, arguments->out, parse_dtype(arguments->type), usable_cpus());
     if (arguments->json)
       std::cout << to_json(report, *arguments).dump() << std::endl;

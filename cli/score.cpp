@@ -2,7 +2,6 @@
 // beside a reference.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
 #include <memory>
@@ -173,32 +172,30 @@ void score_beside(const ScoreArguments& arguments) {
 
 }  // namespace
 
-void add_score(CLI::App& app) {
+void add_score(Command app) {
   auto arguments = std::make_shared<ScoreArguments>();
-  CLI::App* command = app.add_subcommand("score", "Log-probabilities of a token sequence, or the loss on a text");
-  arguments->engine.add_to(*command);
-  arguments->input.add_to(*command, "score");
+  Command command = app.subcommand("score", "Log-probabilities of a token sequence, or the loss on a text");
+  arguments->engine.add_to(command);
+  arguments->input.add_to(command, "score");
   command
-      ->add_option("--protocol", arguments->protocol,
-                   "hiergen: the teacher-forced forward pass; recgen: its own states, from the text's first token on")
-      ->check(CLI::IsMember({"hiergen", "recgen"}))
-      ->capture_default_str();
-  command->add_option("--compare", arguments->compare,
-                      "Model folder to take as the reference, as it is stored: print how far -m is from it, by KL "
-                      "divergence, top-1 agreement and loss (default: none)");
-  command->add_flag("--by-context", arguments->by_context,
-                    "Also the loss by position in a document or window of --file, in powers of two (default: off)");
+      .option("--protocol", arguments->protocol,
+              "hiergen: the teacher-forced forward pass; recgen: its own states, from the text's first token on")
+      .one_of({"hiergen", "recgen"});
+  command.option("--compare", arguments->compare,
+                 "Model folder to take as the reference, as it is stored: print how far -m is from it, by KL "
+                 "divergence, top-1 agreement and loss (default: none)");
+  command.flag("--by-context", arguments->by_context,
+               "Also the loss by position in a document or window of --file, in powers of two (default: off)");
   command
-      ->add_option("--slots", arguments->slots,
-                   "Also the loss by position modulo this, as the model's top-level chunk lays it out; 0: not")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{65536}))
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print one JSON object (default: off)");
-  command->footer(
+      .option("--slots", arguments->slots,
+              "Also the loss by position modulo this, as the model's top-level chunk lays it out; 0: not")
+      .range(0, 65536);
+  command.flag("--json", arguments->json, "Print one JSON object (default: off)");
+  command.footer(
       "Example: photon score -m models/photon-stories --tokens 1,2,3 --json\n"
       "What int4 costs: photon score -m models/photon-stories --dtype int4 --compare models/photon-stories --tokens "
       "1,2,3");
-  command->callback([arguments] {
+  command.runs([arguments] {
     if ((arguments->by_context || arguments->slots > 0) &&
         (!arguments->compare.empty() || !arguments->input.from_file()))
       throw InputError("--by-context and --slots tell the loss on a text: they need --file, and no --compare");

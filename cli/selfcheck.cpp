@@ -1,7 +1,6 @@
 // photon selfcheck: whether a model runs as it should on this machine, in one screen.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -152,22 +151,21 @@ void run_selfcheck(const SelfcheckArguments& arguments) {
 
 }  // namespace
 
-void add_selfcheck(CLI::App& app) {
+void add_selfcheck(Command app) {
   auto arguments = std::make_shared<SelfcheckArguments>();
-  CLI::App* command = app.add_subcommand("selfcheck", "Whether a model runs as it should on this machine");
-  arguments->engine.add_to(*command);
-  command->add_option("--file", arguments->file,
-                      "UTF-8 text to show the model (default: one that it draws itself, always the same)");
-  command->add_option("-n,--n-tokens", arguments->n_tokens, "Tokens of it; the time grows with them")
-      ->check(CLI::Range(fewest_tokens, most_tokens))
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print one JSON object (default: off)");
-  command->footer(
+  Command command = app.subcommand("selfcheck", "Whether a model runs as it should on this machine");
+  arguments->engine.add_to(command);
+  command.option("--file", arguments->file,
+                 "UTF-8 text to show the model (default: one that it draws itself, always the same)");
+  command.option("-n,--n-tokens", arguments->n_tokens, "Tokens of it; the time grows with them")
+      .range(fewest_tokens, most_tokens);
+  command.flag("--json", arguments->json, "Print one JSON object (default: off)");
+  command.footer(
       "Example: photon selfcheck -m models/photon-stories\n"
       "Each line is a number and, in brackets, the largest that passes; `info` lines are not judged. The exit code is "
       "1 "
       "if a check fails.");
-  command->callback([arguments] { run_selfcheck(*arguments); });
+  command.runs([arguments] { run_selfcheck(*arguments); });
 }
 
 }  // namespace photon

@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 #include <sys/resource.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -147,70 +146,55 @@ void serve(const ServeArguments& arguments) {
 
 }  // namespace
 
-void add_serve(CLI::App& app) {
+void add_serve(Command app) {
   auto arguments = std::make_shared<ServeArguments>();
   ServeOptions& options = arguments->options;
-  CLI::App* command = app.add_subcommand("serve", "Serve a model over HTTP: OpenAI's API, and a page at /");
-  arguments->engine.add_to(*command);
+  Command command = app.subcommand("serve", "Serve a model over HTTP: OpenAI's API, and a page at /");
+  arguments->engine.add_to(command);
   constexpr std::int64_t many = std::int64_t{1} << 40;
-  const auto each = [](CLI::Option* option) {
-    option->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->allow_extra_args(false);
-  };
-
-  command->add_option("--host", options.host, "Address to listen on; 0.0.0.0 or :: for all")->capture_default_str();
-  command->add_option("--port", options.port, "Port to listen on; 0: any that is free, and printed")
-      ->capture_default_str();
+  command.option("--host", options.host, "Address to listen on; 0.0.0.0 or :: for all");
+  command.option("--port", options.port, "Port to listen on; 0: any that is free, and printed");
+  command.option("--memory", arguments->memory, "KV caches together: 512MiB, 4GiB, …; 0: what the machine has left")
+      .bytes(0, static_cast<std::uint64_t>(many) << 10)
+      .shown_default("4GiB");
+  command.option("--n-ctx", options.n_ctx, "Most tokens of prompt and answer (default: as many as memory holds)")
+      .range(1, max_context)
+      .no_default();
+  command.option("--max-sequences", options.max_sequences, "Most continuations that run at once").range(1, 65536);
+  command.option("--max-queue", options.max_queue, "Most requests that wait; more are told 429").range(0, many);
   command
-      ->add_option("--memory", arguments->memory, "KV caches together: 512MiB, 4GiB, …; 0: what the machine has left")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
-      ->check(CLI::Range(std::uint64_t{0}, static_cast<std::uint64_t>(many) << 10))
-      ->default_str("4GiB");
-  command->add_option("--n-ctx", options.n_ctx, "Most tokens of prompt and answer (default: as many as memory holds)")
-      ->check(CLI::Range(std::int64_t{1}, max_context));
-  command->add_option("--max-sequences", options.max_sequences, "Most continuations that run at once")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}))
-      ->capture_default_str();
-  command->add_option("--max-queue", options.max_queue, "Most requests that wait; more are told 429")
-      ->check(CLI::Range(std::int64_t{0}, many))
-      ->capture_default_str();
-  command
-      ->add_option("--prefill-tokens", options.prefill_tokens_per_step,
-                   "Prompt tokens that one step takes along: fewer make running streams smoother")
-      ->check(CLI::Range(std::int64_t{1}, many))
-      ->capture_default_str();
-  command->add_flag("--no-prefix-cache", arguments->no_prefix_cache,
-                    "Forget prompts when they are done (default: off)");
+      .option("--prefill-tokens", options.prefill_tokens_per_step,
+              "Prompt tokens that one step takes along: fewer make running streams smoother")
+      .range(1, many);
+  command.flag("--no-prefix-cache", arguments->no_prefix_cache, "Forget prompts when they are done (default: off)");
 
-  command->add_option("--alias", options.alias, "The model's name for clients (default: the folder's)");
-  each(command->add_option("--api-key", options.api_keys,
-                           "Key that clients must send; may be repeated (default: PHOTON_API_KEY, else none)"));
-  command->add_option("--api-key-file", arguments->api_key_file, "File with such keys, one a line (default: none)");
-  each(command->add_option("--cors-origin", options.cors_origins,
-                           "Origin whose pages may read answers, or *; may be repeated (default: none)"));
-
-  command->add_option("--max-body", arguments->max_body, "Largest request body: 512KiB, 8MiB, …")
-      ->transform(CLI::AsSizeValue(true))
-      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 30))
-      ->default_str("8MiB");
-  command->add_option("--max-connections", options.http.connections, "Most connections at once")
-      ->check(CLI::Range(std::size_t{1}, std::size_t{1'000'000}))
-      ->capture_default_str();
-  command->add_option("--http-threads", options.http_threads, "Threads for HTTP, JSON and tokenizing")
-      ->check(CLI::Range(1, 256))
-      ->capture_default_str();
-  command->add_option("--idle-timeout", arguments->idle_timeout_s, "Seconds that a connection may wait for a request")
-      ->check(CLI::Range(0.1, 86400.0))
-      ->capture_default_str();
+  command.option("--alias", options.alias, "The model's name for clients (default: the folder's)");
   command
-      ->add_option("--drain-timeout", arguments->drain_timeout_s,
-                   "Seconds that running requests have to end after SIGTERM or SIGINT; a second signal ends them")
-      ->check(CLI::Range(0.0, 86400.0))
-      ->capture_default_str();
-  command->add_flag("--quiet", arguments->quiet, "Log warnings and errors only (default: off)");
-  command->footer(
+      .option("--api-key", options.api_keys,
+              "Key that clients must send; may be repeated (default: PHOTON_API_KEY, else none)")
+      .repeatable();
+  command.option("--api-key-file", arguments->api_key_file, "File with such keys, one a line (default: none)");
+  command
+      .option("--cors-origin", options.cors_origins,
+              "Origin whose pages may read answers, or *; may be repeated (default: none)")
+      .repeatable();
+
+  command.option("--max-body", arguments->max_body, "Largest request body: 512KiB, 8MiB, …")
+      .bytes(1, std::uint64_t{1} << 30)
+      .shown_default("8MiB");
+  command.option("--max-connections", options.http.connections, "Most connections at once").range(1, 1'000'000);
+  command.option("--http-threads", options.http_threads, "Threads for HTTP, JSON and tokenizing").range(1, 256);
+  command.option("--idle-timeout", arguments->idle_timeout_s, "Seconds that a connection may wait for a request")
+      .range(0.1, 86400.0);
+  command
+      .option("--drain-timeout", arguments->drain_timeout_s,
+              "Seconds that running requests have to end after SIGTERM or SIGINT; a second signal ends them")
+      .range(0.0, 86400.0);
+  command.flag("--quiet", arguments->quiet, "Log warnings and errors only (default: off)");
+  command.footer(
       "Example: photon serve -m models/photon-stories --memory 512MiB\n"
       "Then:    curl http://127.0.0.1:8080/v1/completions -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 50}'");
-  command->callback([arguments] { serve(*arguments); });
+  command.runs([arguments] { serve(*arguments); });
 }
 
 }  // namespace photon

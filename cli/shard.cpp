@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <iostream>
 #include <limits>
 #include <memory>
@@ -13,25 +12,22 @@
 
 namespace photon {
 
-void add_shard(CLI::App& app) {
+void add_shard(Command app) {
   struct Options {
     ShardOptions shard;
     bool json = false;
   };
-  auto* command = app.add_subcommand("shard", "Tokenise text files into a training shard");
+  Command command = app.subcommand("shard", "Tokenise text files into a training shard");
   auto options = std::make_shared<Options>();
   auto& shard = options->shard;
-  command->add_option("inputs", shard.inputs, "UTF-8 text files; documents end with a line <|endoftext|>")->required();
-  command->add_option("-t,--tokenizer", shard.tokenizer, "SentencePiece model file")->required();
-  command->add_option("-o,--output", shard.output, "shard to write")->required();
-  command
-      ->add_option("--max-tokens", shard.max_tokens,
-                   "stop after the document that reaches this many tokens; 0: no limit")
-      ->check(CLI::Range(std::int64_t{0}, std::numeric_limits<std::int64_t>::max()))
-      ->capture_default_str();
-  command->add_flag("--json", options->json, "print the report as JSON");
-  command->footer("Example: photon shard stories.txt -t tokenizer.model -o train.shard");
-  command->callback([options] {
+  command.option("inputs", shard.inputs, "UTF-8 text files; documents end with a line <|endoftext|>").required();
+  command.option("-t,--tokenizer", shard.tokenizer, "SentencePiece model file").required();
+  command.option("-o,--output", shard.output, "shard to write").required();
+  command.option("--max-tokens", shard.max_tokens, "stop after the document that reaches this many tokens; 0: no limit")
+      .range(0, std::numeric_limits<std::int64_t>::max());
+  command.flag("--json", options->json, "print the report as JSON");
+  command.footer("Example: photon shard stories.txt -t tokenizer.model -o train.shard");
+  command.runs([options] {
     const ShardReport report = write_shard(options->shard);
     const double bytes_per_token = static_cast<double>(report.text_bytes) / static_cast<double>(report.tokens);
     if (options->json) {

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <CLI/CLI.hpp>
 
 #include <iostream>
 #include <iterator>
@@ -23,43 +22,40 @@ std::string read_stdin() { return {std::istreambuf_iterator<char>(std::cin), std
 struct Source {  // where the tokenizer comes from, and the text or ids
   std::string tokenizer, model, input;
   bool json = false;
-  CLI::Option* input_option = nullptr;
+  std::optional<Argument> input_option;
 
-  void add_to(CLI::App& command, const char* input_help) {
-    auto* places = command.add_option_group("tokenizer", "Which tokenizer to use");
-    places->add_option("-t,--tokenizer", tokenizer, "SentencePiece model file");
-    places->add_option("-m,--model", model, "model folder that holds tokenizer.model");
-    places->require_option(1);
-    input_option = command.add_option("input", input, input_help);
-    command.add_flag("--json", json, "print JSON");
+  void add_to(Command command, const char* input_help) {
+    Command places = command.group("tokenizer", "Which tokenizer to use", 1, 1);
+    places.option("-t,--tokenizer", tokenizer, "SentencePiece model file");
+    places.option("-m,--model", model, "model folder that holds tokenizer.model");
+    input_option = command.option("input", input, input_help);
+    command.flag("--json", json, "print JSON");
   }
   Tokenizer open() const {
     return Tokenizer(model.empty() ? std::filesystem::path(tokenizer)
                                    : std::filesystem::path(model) / "tokenizer.model");
   }
-  std::string text() const { return input_option->count() > 0 ? input : read_stdin(); }
+  std::string text() const { return input_option->given() ? input : read_stdin(); }
 };
 
-void add_train(CLI::App& parent) {
-  auto* command = parent.add_subcommand("train", "Train a byte-fallback BPE on text files");
+void add_train(Command parent) {
+  Command command = parent.subcommand("train", "Train a byte-fallback BPE on text files");
   auto options = std::make_shared<TokenizerTraining>();
-  command->add_option("inputs", options->inputs, "UTF-8 text files; documents end with a line <|endoftext|>")
-      ->required();
-  command->add_option("-o,--output", options->output, "model file to write")->required();
-  command->add_option("--vocab-size", options->vocab_size, "number of pieces")->capture_default_str();
-  command->add_option("--max-sentences", options->max_sentences, "lines to train on, sampled if there are more")
-      ->capture_default_str();
-  command->add_option("--seed", options->seed, "seed of that sample")->capture_default_str();
-  command->footer("Example: photon tokenizer train stories.txt -o tokenizer.model --vocab-size 4096");
-  command->callback([options] { train_tokenizer(*options); });
+  command.option("inputs", options->inputs, "UTF-8 text files; documents end with a line <|endoftext|>").required();
+  command.option("-o,--output", options->output, "model file to write").required();
+  command.option("--vocab-size", options->vocab_size, "number of pieces");
+  command.option("--max-sentences", options->max_sentences, "lines to train on, sampled if there are more");
+  command.option("--seed", options->seed, "seed of that sample");
+  command.footer("Example: photon tokenizer train stories.txt -o tokenizer.model --vocab-size 4096");
+  command.runs([options] { train_tokenizer(*options); });
 }
 
-void add_encode(CLI::App& parent) {
-  auto* command = parent.add_subcommand("encode", "Text to token ids (no bos or eos is added)");
+void add_encode(Command parent) {
+  Command command = parent.subcommand("encode", "Text to token ids (no bos or eos is added)");
   auto source = std::make_shared<Source>();
-  source->add_to(*command, "text; standard input if absent");
-  command->footer("Example: photon tokenizer encode -t tokenizer.model \"Once upon a time\"");
-  command->callback([source] {
+  source->add_to(command, "text; standard input if absent");
+  command.footer("Example: photon tokenizer encode -t tokenizer.model \"Once upon a time\"");
+  command.runs([source] {
     const auto ids = source->open().encode(source->text());
     if (source->json) {
       std::cout << nlohmann::json{{"tokens", ids}, {"n_tokens", ids.size()}}.dump() << '\n';
@@ -69,12 +65,12 @@ void add_encode(CLI::App& parent) {
   });
 }
 
-void add_decode(CLI::App& parent) {
-  auto* command = parent.add_subcommand("decode", "Token ids to text");
+void add_decode(Command parent) {
+  Command command = parent.subcommand("decode", "Token ids to text");
   auto source = std::make_shared<Source>();
-  source->add_to(*command, "ids as 1,2,3; standard input if absent");
-  command->footer("Example: photon tokenizer decode -t tokenizer.model 403,407,261");
-  command->callback([source] {
+  source->add_to(command, "ids as 1,2,3; standard input if absent");
+  command.footer("Example: photon tokenizer decode -t tokenizer.model 403,407,261");
+  command.runs([source] {
     const std::string text = source->open().decode(parse_token_ids(source->text()));
     std::cout << (source->json ? nlohmann::json{{"text", text}}.dump() : text) << '\n';
   });
@@ -82,13 +78,13 @@ void add_decode(CLI::App& parent) {
 
 }  // namespace
 
-void add_tokenizer(CLI::App& app) {
-  auto* command = app.add_subcommand("tokenizer", "SentencePiece tokenizers: train, encode, decode");
-  command->require_subcommand(1);
-  command->footer("Example: photon tokenizer encode -t tokenizer.model \"Once upon a time\"");
-  add_train(*command);
-  add_encode(*command);
-  add_decode(*command);
+void add_tokenizer(Command app) {
+  Command command = app.subcommand("tokenizer", "SentencePiece tokenizers: train, encode, decode");
+  command.needs_subcommand();
+  command.footer("Example: photon tokenizer encode -t tokenizer.model \"Once upon a time\"");
+  add_train(command);
+  add_encode(command);
+  add_decode(command);
 }
 
 }  // namespace photon

@@ -23,7 +23,7 @@ class TokenizerModel : public testing::Test {
     set_threads(1);
   }
   /// What `photon NAME -m MODEL ARGUMENTS…` prints.
-  std::string run(void (*add)(CLI::App&), const std::string& name, std::vector<std::string> arguments) const {
+  std::string run(void (*add)(Command), const std::string& name, std::vector<std::string> arguments) const {
     arguments.insert(arguments.begin(), {"-m", model.path().string()});
     return run_command(add, name, std::move(arguments));
   }

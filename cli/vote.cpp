@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <iostream>
 #include <memory>
@@ -145,45 +144,36 @@ void run_vote(VoteArguments arguments) {
 
 }  // namespace
 
-void add_vote(CLI::App& app) {
+void add_vote(Command app) {
   constexpr std::int64_t most = std::int64_t{1} << 40;
   auto arguments = std::make_shared<VoteArguments>();
   VoteOptions& options = arguments->options;
-  CLI::App* command = app.add_subcommand("vote", "Many sampled answers to a question: what a vote among them gives");
-  arguments->engine.add_to(*command);
-  command->add_option("--data", arguments->data, "Folder of the datasets' files, as photon eval takes it")->required();
-  command->add_option("--tasks", arguments->tasks, "Tasks with one question and a short answer, separated by commas")
-      ->required()
-      ->delimiter(',')
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--samples", options.n_answers, "Answers sampled to each question")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 16))
-      ->capture_default_str();
-  command->add_option("--tokens", options.n_tokens, "Of each answer; 0: of the longest choice, and two more")
-      ->check(CLI::Range(std::int64_t{0}, max_context))
-      ->capture_default_str();
-  command->add_option("--temperature", options.sampler.temperature, "Of sampling")->capture_default_str();
-  command->add_option("--top-p", options.sampler.top_p, "Sample from the likeliest tokens of this share")
-      ->capture_default_str();
-  command->add_option("--seed", arguments->seed, "Of sampling")->check(seed_problem)->capture_default_str();
-  command->add_option("--limit", arguments->limit, "Documents of each task, from the first on; 0: all")
-      ->check(CLI::Range(std::int64_t{0}, most))
-      ->capture_default_str();
+  Command command = app.subcommand("vote", "Many sampled answers to a question: what a vote among them gives");
+  arguments->engine.add_to(command);
+  command.option("--data", arguments->data, "Folder of the datasets' files, as photon eval takes it").required();
+  command.option("--tasks", arguments->tasks, "Tasks with one question and a short answer, separated by commas")
+      .required()
+      .separated_by_commas();
+  command.option("--samples", options.n_answers, "Answers sampled to each question").range(1, std::int64_t{1} << 16);
+  command.option("--tokens", options.n_tokens, "Of each answer; 0: of the longest choice, and two more")
+      .range(0, max_context);
+  command.option("--temperature", options.sampler.temperature, "Of sampling");
+  command.option("--top-p", options.sampler.top_p, "Sample from the likeliest tokens of this share");
+  command.option("--seed", arguments->seed, "Of sampling").check(seed_problem);
+  command.option("--limit", arguments->limit, "Documents of each task, from the first on; 0: all").range(0, most);
   command
-      ->add_option("--max-length", arguments->max_length,
-                   "Most tokens of prompt and answer; longer prompts are cut on the left")
-      ->check(CLI::Range(std::int64_t{2}, max_context))
-      ->capture_default_str();
-  command->add_option("--protocol", arguments->protocol, "hiergen or recgen")->capture_default_str();
+      .option("--max-length", arguments->max_length,
+              "Most tokens of prompt and answer; longer prompts are cut on the left")
+      .range(2, max_context);
+  command.option("--protocol", arguments->protocol, "hiergen or recgen");
   command
-      ->add_option("--budget", arguments->budget_mb,
-                   "Also say how many samples fit into so many MB of KV cache, each alone; 0: do not")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_flag("--json", arguments->json, "Print one JSON object (default: off)");
-  command->footer(
+      .option("--budget", arguments->budget_mb,
+              "Also say how many samples fit into so many MB of KV cache, each alone; 0: do not")
+      .range(0.0, 1e12);
+  command.flag("--json", arguments->json, "Print one JSON object (default: off)");
+  command.footer(
       "Example: photon vote -m models/photon-stories --data data/eval --tasks lambada --samples 64 --limit 200");
-  command->callback([arguments] { run_vote(*arguments); });
+  command.runs([arguments] { run_vote(*arguments); });
 }
 
 }  // namespace photon

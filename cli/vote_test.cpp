@@ -1,7 +1,6 @@
 // Properties of photon vote: its points are a curve over the samples that were asked for, and bad values are refused.
 #include <gtest/gtest.h>
 
-#include <CLI/Error.hpp>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -49,8 +48,8 @@ TEST_F(VoteCommand, RefusesWhatCannotBe) {
   EXPECT_THROW(vote({"--tasks", "wikitext"}), InputError);
   EXPECT_THROW(vote({"--tasks", "nothing"}), InputError);
   EXPECT_THROW(vote({"--tasks", "lambada", "--temperature", "-1"}), FieldError);
-  EXPECT_THROW(vote({"--tasks", "lambada", "--samples", "0"}), CLI::ParseError);
-  EXPECT_THROW(vote({"--tasks", "lambada", "--seed", "-1"}), CLI::ParseError);
+  EXPECT_THROW(vote({"--tasks", "lambada", "--samples", "0"}), UsageError);
+  EXPECT_THROW(vote({"--tasks", "lambada", "--seed", "-1"}), UsageError);
 }
 
 }  // namespace

@@ -6,10 +6,10 @@
 #include <torch/version.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <exception>
 
+#include "base/command_line.h"
 #include "base/error.h"
 #include "base/threads.h"
 #include "base/version.h"
@@ -42,28 +42,22 @@ int main(int argc, char** argv) {
   spdlog::set_default_logger(spdlog::stderr_color_mt("photon-train"));
   spdlog::set_pattern("%^%l%$: %v");
 
-  CLI::App app{"Trains PHOTON, Block Transformer and vanilla models from a recipe"};
+  photon::CommandLine line("Trains PHOTON, Block Transformer and vanilla models from a recipe",
+                           photon::version_line("photon-train") + "\nLibTorch " TORCH_VERSION);
+  photon::Command app = line.command();
   std::string recipe_file, resume_folder;
   std::vector<std::string> overrides;
   bool check_only = false;
-  app.set_version_flag("--version", photon::version_line("photon-train") + "\nLibTorch " TORCH_VERSION);
-  auto* recipe_option =
-      app.add_option("recipe", recipe_file, "Recipe (TOML); goes on if its run.out already holds this run");
-  app.add_option("--resume", resume_folder, "Run folder to go on with, from its newest checkpoint")
-      ->excludes(recipe_option);
-  app.add_option("--set", overrides, "section.key=value: overrides a key of the recipe; may be repeated")
-      ->allow_extra_args(false);
-  app.add_flag("--check", check_only, "Only check recipe and data");
+  const photon::Argument recipe_option =
+      app.option("recipe", recipe_file, "Recipe (TOML); goes on if its run.out already holds this run");
+  app.option("--resume", resume_folder, "Run folder to go on with, from its newest checkpoint").excludes(recipe_option);
+  app.option("--set", overrides, "section.key=value: overrides a key of the recipe; may be repeated").repeatable();
+  app.flag("--check", check_only, "Only check recipe and data");
   app.footer("Recipe keys:\n" + photon::recipe_keys() +
              "\nCtrl-C or SIGTERM: saves a checkpoint and ends with exit code 0; a second one ends at once.\n"
              "\nExample:\n  photon-train recipes/tiny.toml --set run.out=runs/tiny --set run.steps=50");
-  try {
-    app.parse(argc, argv);
-    if (recipe_file.empty() == resume_folder.empty()) throw CLI::RequiredError("a recipe or --resume RUN");
-  } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
-  }
-  try {
+  app.runs([&] {
+    if (recipe_file.empty() == resume_folder.empty()) throw photon::UsageError("a recipe or --resume RUN is required");
     photon::Recipe recipe = photon::load_recipe(
         recipe_file.empty() ? std::filesystem::path(resume_folder) / "recipe.toml" : std::filesystem::path(recipe_file),
         overrides);
@@ -71,14 +65,16 @@ int main(int argc, char** argv) {
     if (check_only) {
       photon::open_data(recipe);
       fmt::print("{}", photon::to_toml(recipe));
-      return 0;
+      return;
     }
     at::set_num_interop_threads(1);
     catch_signals();
     photon::Trainer(recipe, [] { return stop_requested.load(); }).run();
+  });
+  try {
+    return line.run(argc, argv);
   } catch (const std::exception& e) {
     spdlog::error("{}", e.what());
     return 1;
   }
-  return 0;
 }
