@@ -16,6 +16,13 @@
 #include "kernels/isa.h"
 #include "kernels/scalar/scalar.h"
 #ifdef PHOTON_X86
+#include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include "kernels/amx/amx.h"
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
 #endif
@@ -31,6 +38,24 @@ bool has_avx512_bf16() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma");
 }
+// Linux gives the tiles, 8 KiB more for a thread's switch to save, to processes that ask for them.
+bool may_use_tiles() {
+#ifdef __linux__
+  constexpr long ask_for_state = 0x1023, tiles = 18;  // ARCH_REQ_XCOMP_PERM of asm/prctl.h, its XFEATURE_XTILE_DATA
+  return ::syscall(SYS_arch_prctl, ask_for_state, tiles) == 0;
+#else
+  return false;
+#endif
+}
+bool has_amx_bf16() {
+  static const bool has = [] {
+    constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;  // of cpuid 7, edx
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & bf16) != 0 && (d & tile) != 0 &&
+           may_use_tiles();
+  }();
+  return has;
+}
 #endif
 bool always() { return true; }
 
@@ -38,6 +63,14 @@ bool always() { return true; }
 // parts and of those that it borrows.
 constexpr Kernels tables[] = {
 #ifdef PHOTON_X86
+    {.name = "amx_bf16",
+     .runs_here = has_amx_bf16,
+     .rows = avx512::rows,
+     .matmul = amx::matmul,
+     .attention = avx512::attention,
+     .memory = avx512::memory,
+     .peak = amx::peak,
+     .training = avx512::training},
     {.name = "avx512_bf16",
      .runs_here = has_avx512_bf16,
      .rows = avx512::rows,

@@ -1,5 +1,5 @@
 // The arithmetic of a Transformer block on the CPU: one table of functions per instruction set, chosen at run time.
-// Every function of a table is noexcept, allocates nothing, runs on the calling thread, handles any size (tails
+// Every function of a table throws nothing, allocates nothing, runs on the calling thread, handles any size (tails
 // included) and any alignment, and may be called from several threads at once.  Outputs do not alias inputs unless it
 // says so.
 #pragma once
@@ -22,8 +22,8 @@ struct TrainingKernels;
 
 /// All that one instruction set computes.  References, down to every function: what is missing does not compile.
 struct Kernels {
-  const char* name;     // "scalar", "avx2", "avx512_bf16"
-  bool (&runs_here)();  // asks cpuid
+  const char* name;     // "scalar", "avx2", "avx512_bf16", "amx_bf16"
+  bool (&runs_here)();  // asks cpuid and the operating system
 
   const RowKernels& rows;             // isa.h; for the members below
   const MatmulKernels& matmul;        // isa.h; for matmul.cpp

@@ -39,10 +39,13 @@ inline void fetch(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
 // A Type says what a product does with its weights:
 //   Vector           of `lanes` sums, with load() and store() of the first n, add(), swiglu(), total()
 //   max_rows         N of the largest tile, which has two panels
+//   rows_together    tiles of fewer rows come last: what N is a multiple of
 //   four_panel_rows  rows up to which a tile has four
 //   step_inputs      inputs of a step
 //   x_bytes w_bytes  bytes of a row and of a panel's values that a step passes
-//   step(t, at, sum) adds a step's products to the tile's sums
+//   block_bytes      of inputs that stay in the second-level cache as panels pass
+//   step(t, at, sum) adds a step's products to the tile's sums, or
+//   run(t, n, panels) computes a whole tile
 template <class Type, int N, int O>
 using Sums = typename Type::Vector[N][O][panel_outputs / Type::lanes];
 
@@ -99,6 +102,14 @@ auto tile_of(std::int64_t rows, std::int64_t panels) -> void (*)(const Tile&) {
   return panels == 2 ? multiply<Type, N, 2> : multiply<Type, N, 1>;
 }
 
+template <class Type>
+void run_tile(const Tile& t, std::int64_t rows, std::int64_t panels) {
+  if constexpr (requires { Type::run(t, rows, panels); })
+    Type::run(t, rows, panels);
+  else
+    tile_of<Type>(rows, panels)(t);
+}
+
 // What the tile fetches early in pass i of n over its panels.
 template <class Type>
 void plan_fetching(Tile& t, std::int64_t panels, std::int64_t i, std::int64_t n) {
@@ -134,11 +145,12 @@ void matmul_block(const MatmulCall& call, std::int64_t first_row, std::int64_t r
     tile.w = call.panels + panel * call.panel_bytes;
     tile.columns = call.y.cols - column;
     for (std::int64_t i = 0, row = 0; i < n_tiles; ++i) {
-      const std::int64_t end = rows * (i + 1) / n_tiles;
+      const std::int64_t even = rows * (i + 1) / n_tiles + Type::rows_together - 1;
+      const std::int64_t end = i == n_tiles - 1 ? rows : even - even % Type::rows_together;
       tile.x = call.x.data + (first_row + row) * call.x.stride;
       tile.y = call.y.data + (first_row + row) * call.y.stride + column;
       plan_fetching<Type>(tile, panels, i, n_tiles);
-      tile_of<Type>(end - row, panels)(tile);
+      run_tile<Type>(tile, end - row, panels);
       row = end;
     }
   }
@@ -146,8 +158,7 @@ void matmul_block(const MatmulCall& call, std::int64_t first_row, std::int64_t r
 
 template <class Type>
 void matmul_type(const MatmulCall& call) {
-  constexpr std::int64_t block_bytes = 384 << 10;  // of inputs, which stay in the second-level cache as panels pass
-  const std::int64_t fitting = block_bytes / call.x.stride;
+  const std::int64_t fitting = Type::block_bytes / call.x.stride;
   const std::int64_t most = fitting > 4 * Type::max_rows ? fitting : 4 * Type::max_rows;
   const std::int64_t n_blocks = (call.x.rows + most - 1) / most;
   for (std::int64_t i = 0, row = 0; i < n_blocks; ++i) {

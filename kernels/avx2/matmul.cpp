@@ -14,7 +14,8 @@ __m256i load_half(const byte* line_half) { return _mm256_load_si256(reinterpret_
 
 struct Lanes {
   using Vector = __m256;
-  static constexpr int lanes = 8;
+  static constexpr int lanes = 8, rows_together = 1;
+  static constexpr i64 block_bytes = 384 << 10;
   static Vector load(const float* y, i64 n) { return photon::load(y, n); }
   static void store(float* y, Vector sum, i64 n) { photon::store(y, sum, n); }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }

@@ -1,6 +1,6 @@
 // Products with packed weights on AVX-512 with BF16 and VNNI.  See isa.h for what this file must not call.
 #include "kernels/avx512/avx512.h"
-#include "kernels/avx512/math.h"
+#include "kernels/avx512/sums.h"
 #include "kernels/matmul_tiles.h"
 
 namespace photon {
@@ -11,16 +11,6 @@ using std::byte;
 __m512i broadcast(const byte* p) { return _mm512_set1_epi32(*reinterpret_cast<const int*>(p)); }
 __m512 broadcast_float(const byte* p) { return _mm512_set1_ps(*reinterpret_cast<const float*>(p)); }
 __m512i load_line(const byte* p) { return _mm512_load_si512(p); }
-
-struct Lanes {
-  using Vector = __m512;
-  static constexpr int lanes = 16;
-  static Vector load(const float* y, i64 n) { return photon::load(y, n); }
-  static void store(float* y, Vector sum, i64 n) { photon::store(y, sum, n); }
-  static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
-  static Vector swiglu(Vector gate, Vector up) { return photon::swiglu(gate, up); }
-  static Vector total(Vector sum) { return sum; }
-};
 
 // ---- f32 and bf16: a step is four bytes of inputs and a line of weights ----
 
@@ -129,9 +119,11 @@ struct Int4 : Integers<Int4, 4> {
   static __m512 total(__m512 sum) { return _mm512_mul_ps(sum, _mm512_set1_ps(1.0f / 16)); }
 };
 
-// ---- inputs ----
+}  // namespace
 
-void to_int8(const float* x, Int8Group* groups, i64 k) {
+void avx512::multiply(const MatmulCall& call) { matmul_any<F32, Bf16, Int8, Int4>(call); }
+
+void avx512::to_int8(const float* x, Int8Group* groups, i64 k) {
   const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
   for (i64 i = 0; i < k; i += quant_group, ++groups) {
     const __m512 low = load(x + i, k - i), high = k - i > 16 ? load(x + i + 16, k - i - 16) : _mm512_setzero_ps();
@@ -153,9 +145,7 @@ void to_int8(const float* x, Int8Group* groups, i64 k) {
   }
 }
 
-}  // namespace
-
 constinit const MatmulKernels avx512::matmul{
-    .bf16_inputs = InputForm::bf16, .matmul = matmul_any<F32, Bf16, Int8, Int4>, .to_int8 = to_int8};
+    .bf16_inputs = InputForm::bf16, .matmul = avx512::multiply, .to_int8 = avx512::to_int8};
 
 }  // namespace photon
