@@ -45,23 +45,27 @@ struct Bf16 : Lanes {
   };
 
   template <int R, int P, int p>
-  [[gnu::always_inline]] static void add_panel(const byte* w) {
+  [[gnu::always_inline]] static void add_panel(const byte* w, const byte* ahead) {
     using T = Tiles<R, P>;
     constexpr int tile = T::w + p % T::n_w;
-    load_tile<tile>(w, tile_line);
+    R == 1 ? load_tile_once<tile>(w, tile_line) : load_tile<tile>(w, tile_line);
+    // One panel's lines beside its loads: all panels' at once would wait for each other.
+#pragma GCC unroll 16
+    for (int j = 0; j < tile_rows; ++j) fetch(ahead + j * tile_line);
     dot_bf16<p, T::x, tile>();
     if constexpr (R == 2) dot_bf16<P + p, T::x + 1, tile>();
   }
-  // x and w: where the tiles of the first row and panel begin.
+  // x, w and ahead: where the tiles of the first row and panel begin, and what is fetched meanwhile.
   template <int R, int P>
-  [[gnu::always_inline]] static void step(const byte* x, i64 x_stride, const byte* w, i64 panel_bytes) {
+  [[gnu::always_inline]] static void step(const byte* x, i64 x_stride, const byte* w, i64 panel_bytes,
+                                          const byte* ahead, i64 ahead_stride) {
     using T = Tiles<R, P>;
     load_tile<T::x>(x, x_stride);
     if constexpr (R == 2) load_tile<T::x + 1>(x + tile_rows * x_stride, x_stride);
-    add_panel<R, P, 0>(w);
-    if constexpr (P > 1) add_panel<R, P, 1>(w + panel_bytes);
-    if constexpr (P > 2) add_panel<R, P, 2>(w + 2 * panel_bytes);
-    if constexpr (P > 3) add_panel<R, P, 3>(w + 3 * panel_bytes);
+    add_panel<R, P, 0>(w, ahead);
+    if constexpr (P > 1) add_panel<R, P, 1>(w + panel_bytes, ahead + 1 * ahead_stride);
+    if constexpr (P > 2) add_panel<R, P, 2>(w + 2 * panel_bytes, ahead + 2 * ahead_stride);
+    if constexpr (P > 3) add_panel<R, P, 3>(w + 3 * panel_bytes, ahead + 3 * ahead_stride);
   }
 
   template <int R, int P>
@@ -77,20 +81,16 @@ struct Bf16 : Lanes {
     configure_tiles(shapes);
 
     const byte *x = t.x, *w = t.w, *ahead = t.ahead;
-    const int streams = t.ahead_stride == 0 ? 1 : P;
     const i64 lines = t.panel_bytes / tile_line, whole = lines / tile_rows, tail = lines % tile_rows;
     for (i64 i = 0; i < whole; ++i, x += x_bytes, w += w_bytes, ahead += w_bytes) {
       if (i == t.turn) ahead = t.ahead_after;
-      for (int s = 0; s < streams; ++s)
-#pragma GCC unroll 16
-        for (int j = 0; j < tile_rows; ++j) fetch(ahead + s * t.ahead_stride + j * tile_line);
-      step<R, P>(x, t.x_stride, w, t.panel_bytes);
+      step<R, P>(x, t.x_stride, w, t.panel_bytes, ahead, t.ahead_stride);
     }
     if (tail > 0) {
       alignas(64) byte x_tail[R * tile_bytes], w_tail[P * tile_bytes];
       copy_pairs(x, t.x_stride, rows, tail, x_tail);
       for (int p = 0; p < P; ++p) copy_lines(w + p * t.panel_bytes, tail, w_tail + p * tile_bytes);
-      step<R, P>(x_tail, tile_line, w_tail, tile_bytes);
+      step<R, P>(x_tail, tile_line, w_tail, tile_bytes, w_tail, 0);
     }
     finish_rows<R, P>(t, rows);
   }

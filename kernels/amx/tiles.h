@@ -35,6 +35,11 @@ template <int tile>
 [[gnu::always_inline]] inline void load_tile(const void* lines, std::int64_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(lines), "r"(stride), "i"(tile) : "memory");
 }
+// The same of lines that are not read again soon.
+template <int tile>
+[[gnu::always_inline]] inline void load_tile_once(const void* lines, std::int64_t stride) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(lines), "r"(stride), "i"(tile) : "memory");
+}
 template <int tile>
 [[gnu::always_inline]] inline void store_tile(void* lines, std::int64_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(lines), "r"(stride), "i"(tile) : "memory");
