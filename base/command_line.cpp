@@ -145,12 +145,13 @@ void Command::runs(const std::function<void()>& body) {
 
 std::string Command::name() const { return app_->get_name(); }
 
-CommandLine::CommandLine(const std::string& description, const std::string& version) : app_(new CLI::App(description)) {
+CommandLine::CommandLine(const std::string& description, const std::string& version)
+    : app_(std::make_unique<CLI::App>(description)) {
   app_->option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   app_->set_version_flag("--version", version);
 }
 
-CommandLine::~CommandLine() { delete app_; }
+CommandLine::~CommandLine() = default;
 
 int CommandLine::run(int argc, char** argv) {
   try {

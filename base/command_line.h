@@ -4,6 +4,7 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -92,10 +93,8 @@ class CommandLine {
   /// @param version  what --version prints
   CommandLine(const std::string& description, const std::string& version);
   ~CommandLine();
-  CommandLine(const CommandLine&) = delete;
-  CommandLine& operator=(const CommandLine&) = delete;
 
-  Command command() { return Command(app_); }
+  Command command() { return Command(app_.get()); }
   /// Reads the arguments and runs what they say, or prints help, the version, or what is wrong with them.
   /// @returns 0, or 2 for bad arguments.  @throws whatever the command that ran throws.
   int run(int argc, char** argv);
@@ -103,7 +102,7 @@ class CommandLine {
   void run(std::vector<std::string> arguments);
 
  private:
-  CLI::App* app_;
+  std::unique_ptr<CLI::App> app_;
 };
 
 }  // namespace photon

@@ -152,6 +152,7 @@ void add_serve(Command app) {
   Command command = app.subcommand("serve", "Serve a model over HTTP: OpenAI's API, and a page at /");
   arguments->engine.add_to(command);
   constexpr std::int64_t many = std::int64_t{1} << 40;
+
   command.option("--host", options.host, "Address to listen on; 0.0.0.0 or :: for all");
   command.option("--port", options.port, "Port to listen on; 0: any that is free, and printed");
   command.option("--memory", arguments->memory, "KV caches together: 512MiB, 4GiB, …; 0: what the machine has left")

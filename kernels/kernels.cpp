@@ -48,13 +48,10 @@ bool may_use_tiles() {
 #endif
 }
 bool has_amx_bf16() {
-  static const bool has = [] {
-    constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;  // of cpuid 7, edx
-    unsigned a = 0, b = 0, c = 0, d = 0;
-    return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & bf16) != 0 && (d & tile) != 0 &&
-           may_use_tiles();
-  }();
-  return has;
+  constexpr unsigned bf16 = 1u << 22, tile = 1u << 24;  // of cpuid 7, edx
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & bf16) != 0 && (d & tile) != 0 &&
+         may_use_tiles();
 }
 #endif
 bool always() { return true; }

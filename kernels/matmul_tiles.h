@@ -44,8 +44,8 @@ inline void fetch(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
 //   step_inputs      inputs of a step
 //   x_bytes w_bytes  bytes of a row and of a panel's values that a step passes
 //   block_bytes      of inputs that stay in the second-level cache as panels pass
-//   step(t, at, sum) adds a step's products to the tile's sums, or
-//   run(t, n, panels) computes a whole tile
+//   run(t, n, panels) computes a whole tile: InRegisters does, of Types that have
+//   step(t, at, sum) adds a step's products to the tile's sums
 template <class Type, int N, int O>
 using Sums = typename Type::Vector[N][O][panel_outputs / Type::lanes];
 
@@ -102,13 +102,13 @@ auto tile_of(std::int64_t rows, std::int64_t panels) -> void (*)(const Tile&) {
   return panels == 2 ? multiply<Type, N, 2> : multiply<Type, N, 1>;
 }
 
+// What Types have in common whose sums stay in vector registers.
 template <class Type>
-void run_tile(const Tile& t, std::int64_t rows, std::int64_t panels) {
-  if constexpr (requires { Type::run(t, rows, panels); })
-    Type::run(t, rows, panels);
-  else
-    tile_of<Type>(rows, panels)(t);
-}
+struct InRegisters {
+  static constexpr int rows_together = 1;
+  static constexpr std::int64_t block_bytes = 384 << 10;
+  static void run(const Tile& t, std::int64_t rows, std::int64_t panels) { tile_of<Type>(rows, panels)(t); }
+};
 
 // What the tile fetches early in pass i of n over its panels.
 template <class Type>
@@ -150,7 +150,7 @@ void matmul_block(const MatmulCall& call, std::int64_t first_row, std::int64_t r
       tile.x = call.x.data + (first_row + row) * call.x.stride;
       tile.y = call.y.data + (first_row + row) * call.y.stride + column;
       plan_fetching<Type>(tile, panels, i, n_tiles);
-      run_tile<Type>(tile, end - row, panels);
+      Type::run(tile, end - row, panels);
       row = end;
     }
   }

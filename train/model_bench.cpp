@@ -3,14 +3,15 @@
 //   train_model_bench [--threads 2] [--batch 16] [--tokens 256] [--repeat 5] [--fused-only] CONFIG…
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <filesystem>
 #include <vector>
 
+#include "base/command_line.h"
 #include "base/threads.h"
+#include "base/version.h"
 #include "spec/accounting.h"
 #include "train/model.h"
 #include "train/torch.h"
@@ -66,17 +67,22 @@ void measure(const std::filesystem::path& config, const Options& options) {
 }  // namespace photon
 
 int main(int argc, char** argv) {
-  CLI::App app("Training speed of model configs: forward and backward, plain LibTorch beside the fused operations");
+  photon::CommandLine line(
+      "Training speed of model configs: forward and backward, plain LibTorch beside the fused operations",
+      photon::version_line("train_model_bench"));
+  photon::Command command = line.command();
   photon::Options options;
   std::vector<std::filesystem::path> configs;
-  app.add_option("configs", configs, "config.json files")->required();
-  app.add_option("--threads", options.threads, "threads")->capture_default_str();
-  app.add_option("--batch", options.batch, "windows in a step")->capture_default_str();
-  app.add_option("--tokens", options.tokens, "tokens in a window")->capture_default_str();
-  app.add_option("--repeat", options.repeat, "steps of each kind, interleaved")->capture_default_str();
-  app.add_flag("--float32", options.float32, "float32 instead of bf16 autocast");
-  app.add_flag("--fused-only", options.fused_only, "leave plain LibTorch out, for a profiler");
-  CLI11_PARSE(app, argc, argv);
-  at::set_num_threads(static_cast<int>(options.threads));
-  for (const auto& config : configs) photon::measure(config, options);
+  command.option("configs", configs, "config.json files").required();
+  command.option("--threads", options.threads, "threads");
+  command.option("--batch", options.batch, "windows in a step");
+  command.option("--tokens", options.tokens, "tokens in a window");
+  command.option("--repeat", options.repeat, "steps of each kind, interleaved");
+  command.flag("--float32", options.float32, "float32 instead of bf16 autocast");
+  command.flag("--fused-only", options.fused_only, "leave plain LibTorch out, for a profiler");
+  command.runs([&] {
+    at::set_num_threads(static_cast<int>(options.threads));
+    for (const auto& config : configs) photon::measure(config, options);
+  });
+  return line.run(argc, argv);
 }

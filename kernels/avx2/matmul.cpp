@@ -14,8 +14,7 @@ __m256i load_half(const byte* line_half) { return _mm256_load_si256(reinterpret_
 
 struct Lanes {
   using Vector = __m256;
-  static constexpr int lanes = 8, rows_together = 1;
-  static constexpr i64 block_bytes = 384 << 10;
+  static constexpr int lanes = 8;
   static Vector load(const float* y, i64 n) { return photon::load(y, n); }
   static void store(float* y, Vector sum, i64 n) { photon::store(y, sum, n); }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
@@ -40,7 +39,7 @@ template <int half, int N, int O>
 
 // Halves are template arguments: the compiler keeps sums in registers only if it knows all indices early.
 template <class Arithmetic, int inputs, int rows>
-struct Floats : Lanes {
+struct Floats : Lanes, InRegisters<Arithmetic> {
   static constexpr int max_rows = rows, four_panel_rows = 1;
   static constexpr i64 step_inputs = inputs, x_bytes = 4 * inputs, w_bytes = line;
 
@@ -82,7 +81,7 @@ struct Bf16 : Floats<Bf16, 2, 2> {
 // ---- int8 and int4: a step is a group of 32 inputs ----
 
 template <class Arithmetic, int lines>
-struct Integers : Lanes {
+struct Integers : Lanes, InRegisters<Arithmetic> {
   static constexpr int max_rows = 2, four_panel_rows = 1;
   static constexpr i64 step_inputs = quant_group, x_bytes = sizeof(Int8Group), w_bytes = lines * line;
 

@@ -15,7 +15,7 @@ __m512i load_line(const byte* p) { return _mm512_load_si512(p); }
 // ---- f32 and bf16: a step is four bytes of inputs and a line of weights ----
 
 template <class Arithmetic, int inputs>
-struct Floats : Lanes {
+struct Floats : Lanes, InRegisters<Arithmetic> {
   static constexpr int max_rows = 12, four_panel_rows = 6;
   static constexpr i64 step_inputs = inputs, x_bytes = 4, w_bytes = line;  // of a step
 
@@ -50,7 +50,7 @@ struct Bf16 : Floats<Bf16, 2> {
 // ---- int8 and int4: a step is a group of 32 inputs ----
 
 template <class Arithmetic, int lines>
-struct Integers : Lanes {
+struct Integers : Lanes, InRegisters<Arithmetic> {
   static constexpr int max_rows = 6, four_panel_rows = 3;
   static constexpr i64 step_inputs = quant_group, x_bytes = sizeof(Int8Group), w_bytes = lines * line;
 

@@ -9,8 +9,7 @@ namespace {
 
 struct Lanes {
   using Vector = __m512;
-  static constexpr int lanes = 16, rows_together = 1;
-  static constexpr i64 block_bytes = 384 << 10;
+  static constexpr int lanes = 16;
   static Vector load(const float* y, i64 n) { return photon::load(y, n); }
   static void store(float* y, Vector sum, i64 n) { photon::store(y, sum, n); }
   static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
