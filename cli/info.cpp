@@ -186,6 +186,9 @@ void print_spec(const Spec& spec, const std::string& name) {
     add_stack(fmt::format("level {} decoder", l), spec.level(l).decoder);
   if (spec.trunk) add_stack("trunk", *spec.trunk);
   print(stacks, 2);
+  if (const auto& global = spec.token_stack().global_layers; !global.empty())
+    std::cout << fmt::format("  block{} {} of the trunk: span global\n", global.size() == 1 ? "" : "s",
+                             fmt::join(global, ", "));
   for (const MemorySpec& m : spec.token_stack().memory)
     std::cout << fmt::format("  memory of {} in block{} {}: {}n_kv_heads {}{}{}\n", to_string(m.kind),
                              m.layers.size() == 1 ? "" : "s", fmt::join(m.layers, ", "),

@@ -73,8 +73,11 @@ void Hierarchy::encode_trunk(std::span<const Given> batch, std::span<const std::
       ops_.embed(tokens, t.units.view().slice(std::ssize(t.rows), std::ssize(tokens)));
       for (std::int64_t i = 0; i < std::ssize(tokens); ++i, ++unit) {
         const Past past{.text = s.text ? &*s.text : nullptr, .n_tokens = unit + 1, .predicted = unit + 1};
-        t.rows.push_back(
-            {.cache = &s.encoders.front(), .position = unit + 1, .output = unit >= wanted[b], .past = past});
+        t.rows.push_back({.cache = &s.encoders.front(),
+                          .position = unit + 1,
+                          .output = unit >= wanted[b],
+                          .past = past,
+                          .global_cache = s.encoders.size() > 1 ? &s.encoders.back() : nullptr});
         t.owners.push_back(&s);
       }
     };

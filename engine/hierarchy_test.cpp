@@ -293,7 +293,11 @@ TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
                                                   : u + 1);
   };
   if (spec().trunk)
-    for (std::int64_t p = 0; p <= n; ++p) encoder_row(*spec().trunk, p), want.add_memory(spec(), p);
+    for (std::int64_t p = 0; p <= n; ++p) {
+      encoder_row(spec().trunk->bounded_layers(), p);
+      if (!spec().trunk->global_layers.empty()) encoder_row(spec().trunk->unbounded_layers(), p);
+      want.add_memory(spec(), p);
+    }
   want.written += n * text_bytes_per_token(spec()) + n / group_tokens() * memory_bytes_per_unit(spec(), DType::f32);
   for (std::int64_t l = 1; l <= spec().n_levels(); ++l) {
     const LevelSpec& level = spec().level(l);

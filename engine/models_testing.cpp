@@ -121,6 +121,12 @@ std::vector<NamedSpec> tiny_specs() {
   remembering.trunk = stack(12, 2, 2, 1, 7, all);
   remember(*remembering.trunk, {{.context = 1, .n_kv_heads = 1, .layers = {1}}});
   specs.push_back({"vanilla_text", remembering});
+  Spec some_global{.vocab_size = 37, .d_embed = 12, .levels = {}, .trunk = stack(12, 4, 4, 2, 5, {window, 3})};
+  some_global.trunk->global_layers = {1, 3};
+  specs.push_back({"window_global", some_global});
+  some_global.trunk->global_layers = {0};
+  remember(*some_global.trunk, {{.context = 2, .n_kv_heads = 2, .layers = {0, 2}, .recency = true}});
+  specs.push_back({"window_global_text", some_global});
   Spec block_text = tiny_spec_of(specs, "block_stream");
   remember(block_text.levels[0].decoder, {{.context = 4, .n_kv_heads = 2, .layers = {0, 2}, .recency = true}});
   specs.push_back({"block_text", block_text});

@@ -82,12 +82,17 @@ void Ops::begin(const StackSpec& stack, std::span<const Row> rows) {
   profile.note(Profile::rest);
   stack_ = &stack;
   std::int64_t max_runs = 0;
-  for (const auto& [cache, position, output, past] : rows) {
-    cache->reserve(position);
+  for (const auto& [cache, position, output, past, global_cache] : rows) {
     const std::int64_t layers_attended = stack.n_layers - !output;
-    cache->count(position, layers_attended);
-    work.attention_flops += static_cast<double>(4 * stack.q_width() * layers_attended * cache->visible(position));
-    max_runs = std::max(max_runs, cache->max_runs());
+    const auto prepare = [&](KvCache& its, std::int64_t layers) {
+      its.reserve(position);
+      its.count(position, layers);
+      work.attention_flops += static_cast<double>(4 * stack.q_width() * layers * its.visible(position));
+      max_runs = std::max(max_runs, its.max_runs());
+    };
+    const std::int64_t n_global = stack.n_global_before(layers_attended);
+    prepare(*cache, layers_attended - n_global);
+    if (global_cache != nullptr) prepare(*global_cache, n_global);
     for (const MemorySpec& memory : stack.memory) {
       const std::int64_t n = std::ranges::count_if(memory.layers, [&](std::int64_t l) { return l < layers_attended; });
       if (memory.kind == MemorySpec::Kind::text) {
@@ -100,7 +105,8 @@ void Ops::begin(const StackSpec& stack, std::span<const Row> rows) {
       }
     }
   }
-  plan_.assign(rows);
+  plan_.assign(rows, &Row::cache);
+  if (!stack.global_layers.empty()) global_plan_.assign(rows, &Row::global_cache);
   if (std::ssize(runs_) < threads()) runs_.resize(threads());
   for (auto& list : runs_) list.reserve(max_runs);  // nothing throws in a parallel region
   cos_sin_.resize(std::ssize(rows), stack.head_dim / 2 * 2);
@@ -123,9 +129,13 @@ void Ops::write_and_attend(std::int64_t layer, MatView<const float> qkv, MatView
   const bool all = layer < s.n_layers - 1;
   const MatView<const float> q = qkv.columns(0, H * h), k = qkv.columns(H * h, K * h),
                              v = qkv.columns((H + K) * h, K * h);
-  const std::int64_t n_items = (std::ssize(plan_.segments) - 1) * K;
+  const bool is_global = std::ranges::binary_search(s.global_layers, layer);
+  const RowPlan& plan = is_global ? global_plan_ : plan_;
+  const std::int64_t n_global = s.n_global_before(layer),
+                     cache_layer = is_global ? n_global : layer - n_global;  // among those of its cache
+  const std::int64_t n_items = (std::ssize(plan.segments) - 1) * K;
   std::int64_t multiply_adds = 0;
-  for (const std::int64_t visible : plan_.visible) multiply_adds += visible * s.q_width() * 2;
+  for (const std::int64_t visible : plan.visible) multiply_adds += visible * s.q_width() * 2;
   const std::int64_t n_threads = multiply_adds >= parallel_attention ? std::min(threads(), n_items) : 1;
   if (asked_) own_.top.resize(qkv.rows, H), own_.sum.resize(qkv.rows, H);
 
@@ -133,21 +143,21 @@ void Ops::write_and_attend(std::int64_t layer, MatView<const float> qkv, MatView
   for (std::int64_t item = 0; item < n_items; ++item) {
     auto& runs = runs_[omp_get_thread_num()];
     const std::int64_t segment = item / K, head = item % K;
-    for (std::int64_t i = plan_.segments[segment]; i < plan_.segments[segment + 1]; ++i) {
-      const RowPlan::Together& together = plan_.together[i];
-      const Row* const row = &plan_.rows[together.first];
+    for (std::int64_t i = plan.segments[segment]; i < plan.segments[segment + 1]; ++i) {
+      const RowPlan::Together& together = plan.together[i];
+      const Row* const row = &plan.rows[together.first];
+      KvCache& cache = is_global ? *row->global_cache : *row->cache;
       for (std::int64_t r = 0; r < together.n; ++r)
-        row->cache->write(layer, head, row[r].position, k.row(together.first + r).subspan(head * h, h),
-                          v.row(together.first + r).subspan(head * h, h));
+        cache.write(cache_layer, head, row[r].position, k.row(together.first + r).subspan(head * h, h),
+                    v.row(together.first + r).subspan(head * h, h));
       const std::int64_t first = together.first + (all ? 0 : together.silent), n = together.first + together.n - first;
       if (n == 0) continue;
-      row->cache->see(layer, head, row[together.n - 1].position, runs);
+      cache.see(cache_layer, head, row[together.n - 1].position, runs);
       const auto told = [&](Matrix<float>& x) {  // to whom the softmax is to be joined
         return asked_ ? x.view().columns(head * G, G).slice(first, n) : MatView<float>();
       };
-      attend(row->cache->type(), h, q.columns(head * G * h, G * h).slice(first, n),
-             std::span(plan_.visible).subspan(first, n), runs, att.columns(head * G * h, G * h).slice(first, n),
-             told(own_.top), told(own_.sum));
+      attend(cache.type(), h, q.columns(head * G * h, G * h).slice(first, n), std::span(plan.visible).subspan(first, n),
+             runs, att.columns(head * G * h, G * h).slice(first, n), told(own_.top), told(own_.sum));
     }
   }
   if (asked_) join_memory(layer, att);

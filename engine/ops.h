@@ -108,7 +108,7 @@ class Ops {
   InputForm form_;
   Inputs converted_;
   const StackSpec* stack_ = nullptr;
-  RowPlan plan_;
+  RowPlan plan_, global_plan_;            // for the stack's span; for the blocks that see everything, where there are
   Matrix<float> cos_sin_;                 // [n, 2·(h/2)]
   std::vector<std::vector<KvRun>> runs_;  // one list a thread
 

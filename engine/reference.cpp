@@ -1,5 +1,6 @@
 #include "engine/reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -120,6 +121,9 @@ struct Reference {
 
   Rows stack(const names::Stack& name, const StackSpec& s, Rows x, const std::vector<std::int64_t>& positions,
              const std::function<bool(std::size_t, std::size_t)>& sees, const Asks& asks = {}) {
+    const auto shows = [&](std::int64_t layer, std::size_t r, std::size_t c) {
+      return std::ranges::count(s.global_layers, layer) > 0 ? c <= r : sees(r, c);
+    };
     std::vector<Memory> memories;
     for (const MemorySpec& m : s.memory) memories.push_back(memory_of(m));
     const auto h = static_cast<std::size_t>(s.head_dim), H = static_cast<std::size_t>(s.n_heads);
@@ -139,7 +143,7 @@ struct Reference {
       for (std::size_t r = 0; r < x.size(); ++r) {
         std::vector<std::size_t> seen;
         for (std::size_t c = 0; c < x.size(); ++c)
-          if (sees(r, c)) seen.push_back(c);
+          if (shows(layer, r, c)) seen.push_back(c);
         Vec att(H * h, 0.0), weights(seen.size());
         for (std::size_t head = 0; head < H; ++head) {
           const std::size_t kv = head / group;

@@ -27,9 +27,11 @@ struct Row {
   std::int64_t position = 0;
   bool output = true;  // false: only its key and value are wanted, so the last layer leaves out the rest
   Past past{};
+  KvCache* global_cache = nullptr;  // of the blocks that see everything, where the stack has such beside others
 };
 
-/// What the blocks of a stack have to know of their rows, found once for all of them.  Borrows the rows.
+/// What the blocks of a stack that share a kind of cache have to know of their rows, found once for all of them.
+/// Borrows the rows.
 struct RowPlan {
   struct Together {  // rows [first, first + n) of one cache that may all be written before they attend
     std::int64_t first = 0, n = 0;
@@ -41,7 +43,8 @@ struct RowPlan {
   std::vector<std::int64_t>
       segments;  // of each neighbourhood of rows that share a cache, its first `together`; the end
 
-  void assign(std::span<const Row> rows);
+  /// @param cache_of  which of a row's caches: &Row::cache or &Row::global_cache
+  void assign(std::span<const Row> rows, KvCache* Row::*cache_of);
 };
 
 }  // namespace photon

@@ -59,10 +59,13 @@ Sequence::Sequence(const Model& model, KvPool& pool, std::int64_t spare_tokens)
   const std::int64_t L = spec.n_levels();
   for (std::int64_t l = 0; l <= L; ++l) units.emplace_back(l == L ? -1 : 0, spec.width(l));
   if (spec.decoder_embedding) decoder_tokens.emplace(0, spec.content_width(1));
-  if (spec.trunk)
-    encoders.emplace_back(pool, *spec.trunk, 0, model.kv, spare_encoder_positions(spec, 0, spare_tokens));
-  else
+  if (spec.trunk) {
+    encoders.emplace_back(pool, spec.trunk->bounded_layers(), 0, model.kv,
+                          spare_encoder_positions(spec, 0, spare_tokens));
+    if (!spec.trunk->global_layers.empty()) encoders.emplace_back(pool, spec.trunk->unbounded_layers(), 0, model.kv);
+  } else {
     units_of(L).append(model.start);
+  }
   if (text_bytes_per_token(spec) > 0) text.emplace(pool, spec);
   if (const MemorySpec* memory = spec.token_stack().memory_of(MemorySpec::Kind::units)) {
     const StackSpec one_layer{
@@ -116,7 +119,8 @@ void Sequence::take_back(std::int64_t n) {
   if (decoder_tokens) decoder_tokens->drop_from(n_tokens);
   if (text) text->take_back_to(n_tokens);
   if (remembered_units) remembered_units->take_back_to(n_tokens / spec.group_tokens());
-  if (spec.trunk) encoders.front().take_back_to(units_held(spec, 0, n_tokens));
+  if (spec.trunk)
+    for (KvCache& cache : encoders) cache.take_back_to(units_held(spec, 0, n_tokens));
   std::int64_t unit = n_tokens;  // of level l-1: the first that may be predicted again
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l) {
     const GroupLayout layout(spec.level(l));
@@ -226,12 +230,15 @@ std::int64_t Sequence::kv_bytes_growing_beside(std::span<const Sequence* const> 
 std::int64_t Sequence::kv_bytes_to_come(Protocol to, std::int64_t begin, std::int64_t end) const {
   const Spec& spec = model_->spec;
   const std::int64_t L = spec.n_levels();
-  const auto pages = [&](std::int64_t l, std::int64_t T) {
-    const std::int64_t held = l == 0 ? units.front().end() + 1 : units[l].end();
-    return encoders[std::max<std::int64_t>(0, l - 1)].bytes_to_come(held, units_held(spec, l, T));
-  };
   std::int64_t bytes = text ? text->bytes_to_come(end) : 0;
-  if (spec.trunk) return bytes + pages(0, end);
+  if (spec.trunk) {
+    for (const KvCache& cache : encoders)
+      bytes += cache.bytes_to_come(units.front().end() + 1, units_held(spec, 0, end));
+    return bytes;
+  }
+  const auto pages = [&](std::int64_t l, std::int64_t T) {
+    return encoders[l - 1].bytes_to_come(units[l].end(), units_held(spec, l, T));
+  };
   bytes += pages(L, end);
   if (remembered_units) bytes += remembered_units->bytes_to_come(units[L].end(), units_held(spec, L, end));
   if (protocol == Protocol::recgen) return bytes;

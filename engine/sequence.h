@@ -124,7 +124,7 @@ class Sequence {
   /// units[l], l = 0…L: X⁽ˡ⁾ (recgen: X̂⁽ˡ⁾ below the top), as far back as a chunk or a decoder still wants them.  Those
   /// of the top level are conditions: unit -1 is the start latent, or what the vanilla trunk makes of bos.
   std::vector<UnitBuffer> units;
-  std::vector<KvCache> encoders;       // encoders[l-1]; of the vanilla model the trunk
+  std::vector<KvCache> encoders;       // encoders[l-1]; of the vanilla model the trunk: its span's, its global_layers'
   std::vector<DecoderState> decoders;  // decoders[l-1]
 
   /// With decoder_embedding: of each token what the level-1 decoder reads [E_1], where others read X⁽⁰⁾.

@@ -107,7 +107,11 @@ Flops decoder_flops(const Spec& spec, std::int64_t l, std::int64_t T, Where wher
 }
 
 Flops trunk_flops(const Spec& spec, std::int64_t T, Where where) {
-  return {2 * matrix_elements(*spec.trunk), attention_flops(*spec.trunk, attended(spec.trunk->span, real(T), where))};
+  const StackSpec& s = *spec.trunk;
+  double attention = 0;
+  for (std::int64_t layer = 0; layer < s.n_layers; ++layer)
+    attention += attention_flops(s, attended(s.span_of(layer), real(T), where)) / real(s.n_layers);
+  return {2 * matrix_elements(s), attention};
 }
 
 Flops operator+(Flops a, Flops b) { return {a.matmul + b.matmul, a.attention + b.attention}; }
@@ -174,10 +178,12 @@ Flops memory_training_flops(const Spec& spec, std::int64_t T) {
 
 bool grows(const StackSpec& s) { return s.span.kind == Span::Kind::global; }  // its cache
 
-// visit(stack, level) for the encoders that the protocol keeps; the trunk stands at level 0.
+// visit(stack, level) for what has a cache of its own among the encoders that the protocol keeps; the trunk stands at
+// level 0, and its blocks with a window apart from those without.
 template <class Visit>
 void for_each_encoder(const Spec& spec, Protocol protocol, const Visit& visit) {
-  if (spec.trunk) visit(*spec.trunk, 0);
+  if (spec.trunk) visit(spec.trunk->bounded_layers(), 0);
+  if (spec.trunk && !spec.trunk->global_layers.empty()) visit(spec.trunk->unbounded_layers(), 0);
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l)
     if (runs_encoder(spec, protocol, l)) visit(spec.level(l).encoder, l);
 }
@@ -383,7 +389,7 @@ Flops training_flops(const Spec& spec, std::int64_t T) {
 Spec matching_vanilla(const Spec& spec) {
   Spec vanilla = spec;
   if (spec.trunk) {
-    vanilla.trunk->span = {}, vanilla.trunk->memory.clear();
+    vanilla.trunk->span = {}, vanilla.trunk->memory.clear(), vanilla.trunk->global_layers.clear();
     return vanilla;
   }
   vanilla.levels.clear();

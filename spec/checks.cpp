@@ -29,6 +29,17 @@ void check_positive(const std::string& place, const char* field, double value, P
     problems.add_bad(place, field, fmt::format("{} is {}, must be a number above 0", field, value));
 }
 
+// Blocks of a stack of n, named by their numbers.
+void check_layers(const std::string& place, const char* field, const std::vector<std::int64_t>& layers, std::int64_t n,
+                  Problems& problems) {
+  if (!problems.good(place, {field})) return;
+  for (const std::int64_t layer : layers)
+    if (layer < 0 || layer >= n)
+      problems.add(place, fmt::format("{} names block {}, the stack has blocks 0 to {}", field, layer, n - 1));
+  if (std::ranges::adjacent_find(layers, std::greater_equal<>()) != layers.end())
+    problems.add(place, fmt::format("{} [{}] must ascend, each block once", field, fmt::join(layers, ", ")));
+}
+
 void check(const StackSpec& s, const std::string& place, std::initializer_list<Span::Kind> spans,
            const char* spans_text, Problems& problems) {
   check_range(place, "d_model", s.d_model, 1, max_dimension, problems);
@@ -52,6 +63,22 @@ void check(const StackSpec& s, const std::string& place, std::initializer_list<S
     problems.add(place + " span", fmt::format("size is {}, but {} has none", s.span.size, to_string(s.span)));
 }
 
+// A trunk with a window may have them.
+void check_global_layers(const StackSpec& s, const std::string& place, bool is_trunk, Problems& problems) {
+  if (s.global_layers.empty()) return;
+  if (!is_trunk) {
+    problems.add(place, "global_layers does not fit here: a trunk with a window may have it");
+    return;
+  }
+  if (problems.good(place, {"span"}) && s.span.kind != Span::Kind::window)
+    problems.add(place, fmt::format("global_layers needs span window, which it is an exception to: span is {}",
+                                    to_string(s.span)));
+  if (!problems.good(place, {"n_layers"})) return;
+  check_layers(place, "global_layers", s.global_layers, s.n_layers, problems);
+  if (std::ssize(s.global_layers) >= s.n_layers)
+    problems.add(place, "global_layers names every block; use span global");
+}
+
 // The level-1 decoder and the trunk: all others must have none.
 void check_memory(const Spec& spec, const StackSpec& s, const std::string& stack_place, Problems& problems) {
   const std::string place = memory_place(stack_place);
@@ -62,15 +89,10 @@ void check_memory(const Spec& spec, const StackSpec& s, const std::string& stack
         s.n_heads % memory.n_kv_heads != 0)
       problems.add(place,
                    fmt::format("n_kv_heads {} does not divide the stack's n_heads {}", memory.n_kv_heads, s.n_heads));
-    if (problems.good(place, {"layers"}) && problems.good(stack_place, {"n_layers"})) {
-      const auto& layers = memory.layers;
-      if (layers.empty()) problems.add(place, "layers names no block; leave the memory out if none reads it");
-      for (const std::int64_t layer : layers)
-        if (layer < 0 || layer >= s.n_layers)
-          problems.add(place,
-                       fmt::format("layers names block {}, the stack has blocks 0 to {}", layer, s.n_layers - 1));
-      if (std::ranges::adjacent_find(layers, std::greater_equal<>()) != layers.end())
-        problems.add(place, fmt::format("layers [{}] must ascend, each block once", fmt::join(layers, ", ")));
+    if (problems.good(stack_place, {"n_layers"})) {
+      if (memory.layers.empty() && problems.good(place, {"layers"}))
+        problems.add(place, "layers names no block; leave the memory out if none reads it");
+      check_layers(place, "layers", memory.layers, s.n_layers, problems);
     }
     if (is_text) check_range(place, "context", memory.context, 1, max_memory_context, problems);
     if (!is_text && memory.context != 0)
@@ -115,6 +137,8 @@ void check_level(const Spec& spec, std::int64_t l, Problems& problems) {
     check(level.encoder, encoder, {global, window, block}, "global, window or block", problems);
   check(level.decoder, decoder, {chunk, stream}, "chunk or stream", problems);
   refuse_memory(level.encoder, encoder, problems);
+  check_global_layers(level.encoder, encoder, false, problems);
+  check_global_layers(level.decoder, decoder, false, problems);
   l == 1 ? check_memory(spec, level.decoder, decoder, problems) : refuse_memory(level.decoder, decoder, problems);
 
   if (level.chunker == Chunker::concat && problems.good(place, {"chunker"}))
@@ -184,6 +208,7 @@ void check(const Spec& spec, Problems& problems) {
   check_chunk_tokens(spec, problems);
   if (spec.trunk) {
     check(*spec.trunk, "trunk", {Span::Kind::global, Span::Kind::window}, "global or window", problems);
+    check_global_layers(*spec.trunk, "trunk", true, problems);
     check_memory(spec, *spec.trunk, "trunk", problems);
     if (problems.good("", {"d_embed"}) && problems.good("trunk", {"d_model"}) && spec.d_embed != spec.trunk->d_model)
       problems.add("trunk", fmt::format("d_model {} differs from d_embed {}", spec.trunk->d_model, spec.d_embed));

@@ -262,6 +262,11 @@ void read_stack(Reader& parent, const char* field, const std::string& place, Sta
   reader.integer("d_ff", stack.d_ff);
   reader.number("rope_theta", stack.rope_theta);
   read_span(reader, stack.span, problems);
+  if (reader.has("global_layers")) {
+    reader.integers("global_layers", stack.global_layers);
+    if (stack.global_layers.empty() && problems.good(place, {"global_layers"}))
+      problems.add(place, "global_layers names no block; leave it out if all have the span");
+  }
   for (const json* memory : reader.objects("memory"))
     stack.memory.push_back(read_memory(*memory, memory_place(place), problems));
   reader.refuse_other_keys();
@@ -336,6 +341,7 @@ nlohmann::ordered_json stack_json(const StackSpec& s) {
   nlohmann::ordered_json stack{
       {"d_model", s.d_model},   {"n_layers", s.n_layers}, {"n_heads", s.n_heads},       {"n_kv_heads", s.n_kv_heads},
       {"head_dim", s.head_dim}, {"d_ff", s.d_ff},         {"rope_theta", s.rope_theta}, {"span", span}};
+  if (!s.global_layers.empty()) stack["global_layers"] = s.global_layers;
   std::vector<nlohmann::ordered_json> memories;
   for (const MemorySpec& memory : s.memory) memories.push_back(memory_json(memory));
   if (memories.size() == 1) stack["memory"] = memories.front();

@@ -54,12 +54,18 @@ struct StackSpec {
   std::int64_t d_model = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0, head_dim = 0, d_ff = 0;
   double rope_theta = 10000.0;
   Span span{};
-  std::vector<MemorySpec> memory{};  // level-1 decoder and trunk: none, one, or one of each kind
+  std::vector<MemorySpec> memory{};           // level-1 decoder and trunk: none, one, or one of each kind
+  std::vector<std::int64_t> global_layers{};  // trunk with a window: blocks that see everything, from 0, ascending
   bool operator==(const StackSpec&) const = default;
 
   std::int64_t q_width() const { return n_heads * head_dim; }      // H*h
   std::int64_t kv_width() const { return n_kv_heads * head_dim; }  // K*h
   const MemorySpec* memory_of(MemorySpec::Kind kind) const;        // null: it reads none of that kind
+  Span span_of(std::int64_t layer) const;                          // of a block
+  std::int64_t n_global_before(std::int64_t layer) const;          // of global_layers
+  /// The blocks with the stack's own span, and those of global_layers, each as a stack of its own: what a cache holds.
+  StackSpec bounded_layers() const;
+  StackSpec unbounded_layers() const;
 };
 
 enum class Chunker {

@@ -67,7 +67,7 @@ std::vector<std::string> refusals(const std::string& text) {
 }
 
 struct BadInput {
-  const char* patch;                  // RFC 6902 operations on the config of odd_spec() or vanilla_spec()
+  std::string patch;                  // RFC 6902 operations on the config of odd_spec() or vanilla_spec()
   std::vector<const char*> problems;  // exactly these, each found in its own line
 };
 
@@ -249,6 +249,33 @@ TEST(Spec, AVanillaModelNeedsATrunkThatFitsItsEmbedding) {
           {R"([{"op":"replace","path":"/trunk/span","value":{"kind":"block","size":4}}])",
            {"trunk: span block(4) does not fit here, use global or window"}},
       });
+}
+
+TEST(Spec, SomeBlocksOfAWindowedTrunkMaySeeEverything) {
+  const auto with = [](const char* span, const char* layers) {
+    return fmt::format(R"([{{"op":"replace","path":"/trunk/span","value":{}}},
+                           {{"op":"add","path":"/trunk/global_layers","value":{}}}])",
+                       span, layers);
+  };
+  const char* const window = R"({"kind":"window","size":4})";
+  const std::int64_t n = vanilla_spec().trunk->n_layers;
+  ASSERT_EQ(n, 2);
+  expect_problems(vanilla_spec(),
+                  {
+                      {with(window, "[1]"), {}},
+                      {with(R"({"kind":"global"})", "[1]"),
+                       {"trunk: global_layers needs span window, which it is an exception to: span is global"}},
+                      {with(window, "[]"), {"trunk: global_layers names no block; leave it out if all have the span"}},
+                      {with(window, "[0, 1]"), {"trunk: global_layers names every block; use span global"}},
+                      {with(window, "[2]"), {"trunk: global_layers names block 2, the stack has blocks 0 to 1"}},
+                      {with(window, "[1, 1]"),
+                       {"trunk: global_layers [1, 1] must ascend, each block once", "global_layers names every block"}},
+                      {with(window, "[0.5]"), {"trunk: global_layers is [0.5], must be a list of integers"}},
+                      {with(window, "true"), {"trunk: global_layers is true, must be a list of integers"}},
+                  });
+  expect_problems(odd_spec(),
+                  {{R"([{"op":"add","path":"/levels/0/encoder/global_layers","value":[0]}])",
+                    {"level 1 encoder: global_layers does not fit here: a trunk with a window may have it"}}});
 }
 
 TEST(Spec, TextThatIsNoObjectIsRefused) {

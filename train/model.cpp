@@ -132,7 +132,11 @@ Residual Block::forward(const Residual& stream, const ops::RopeTable& rope, cons
 
 Stack::Stack(torch::nn::Module& model, const names::Stack& name, const StackSpec& s, double eps)
     : spec(s), norm_eps(eps), norm(add_weight(model, name.norm, {s.d_model})) {
-  for (int64_t i = 0; i < s.n_layers; ++i) layers.emplace_back(model, name.layer(i), s, eps);
+  for (int64_t i = 0; i < s.n_layers; ++i) {
+    StackSpec block = s;
+    block.span = s.span_of(i);
+    layers.emplace_back(model, name.layer(i), block, eps);
+  }
 }
 
 Tensor Stack::forward(const Tensor& x, torch::ScalarType dtype, const Slots& wanted, const Past& past) {
