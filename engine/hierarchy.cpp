@@ -58,18 +58,25 @@ void Hierarchy::keep_for_decoder(const Given& given) {
   units.append(x);
 }
 
-// The vanilla model: Trunk(embed([bos, t …])).  Position p of the trunk is unit p - 1, which predicts token p.
+// The vanilla model: Trunk(embed([bos, t …])).  Position p of the trunk is unit p - 1, which predicts token p.  What
+// the first unit that is wanted does not depend on is left out.
 void Hierarchy::encode_trunk(std::span<const Given> batch, std::span<const std::int64_t> wanted) {
   LevelScratch& t = scratch(0);
   const auto bos = static_cast<std::int32_t>(model_.spec.bos_token_id);
+  const std::int64_t reach = trunk_reach(model_.spec);
   std::int64_t n = 0;
   for (const Given& g : batch) n += std::ssize(g.tokens) + (g.sequence->units_of(0).end() < 0);
   t.rows.clear(), t.owners.clear();
   t.units.resize(n, model_.spec.d_embed);
   for (std::int64_t b = 0; b < std::ssize(batch); ++b) {
     Sequence& s = *batch[b].sequence;
-    std::int64_t unit = s.units_of(0).end();
+    std::int64_t unit = s.units_of(0).end(), n_skipped = 0;
     const auto add = [&](std::span<const std::int32_t> tokens) {
+      for (; !tokens.empty() && unit < wanted[b] - reach; ++unit, ++n_skipped) {
+        s.units_of(0).skip();
+        s.encoders.front().restart(unit + 2);
+        tokens = tokens.subspan(1);
+      }
       ops_.embed(tokens, t.units.view().slice(std::ssize(t.rows), std::ssize(tokens)));
       for (std::int64_t i = 0; i < std::ssize(tokens); ++i, ++unit) {
         const Past past{.text = s.text ? &*s.text : nullptr, .n_tokens = unit + 1, .predicted = unit + 1};
@@ -83,7 +90,9 @@ void Hierarchy::encode_trunk(std::span<const Given> batch, std::span<const std::
     };
     if (unit < 0) add({&bos, 1});
     add(batch[b].tokens);
+    n -= n_skipped;
   }
+  t.units.resize(n, model_.spec.d_embed);
   append_units(0, forward(*model_.trunk, t.rows, ops_, stack_, t.units));
 }
 

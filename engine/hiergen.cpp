@@ -50,10 +50,13 @@ bool Hiergen::take_slices(std::span<const Extension> batch) {
     const std::int64_t begin = e.sequence->n_tokens, end = begin + n;
     const std::int64_t from = wants_given(e.logits) ? std::max(begin, e.sequence->n_predicted) : end;
     const std::int64_t to = end + (last && wants_next(e.logits));
+    // Of a text whose logits are not wanted, nothing before what follows it.
+    const std::int64_t first_wanted = wants_given(e.logits) ? from : begin + left;
     assert(!(last && wants_next(e.logits)) || e.sequence->n_predicted <= end);  // not asked for before
     slices_.push_back({.b = b, .from = from, .to = to});
-    given_.push_back(
-        {.sequence = e.sequence, .tokens = tokens, .first_wanted = std::min(from, e.sequence->earliest_after(n))});
+    given_.push_back({.sequence = e.sequence,
+                      .tokens = tokens,
+                      .first_wanted = std::min(first_wanted, e.sequence->earliest_after(left))});
   }
   return !given_.empty();
 }

@@ -246,6 +246,13 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T) {
   return l == 0 ? T + 1 : T / spec.chunk_tokens(l);
 }
 
+std::int64_t trunk_reach(const Spec& spec) {
+  const StackSpec& s = *spec.trunk;
+  if (s.span.kind != Span::Kind::window || !s.global_layers.empty())
+    return std::numeric_limits<std::int64_t>::max() / 2;
+  return s.n_layers * (s.span.size - 1);
+}
+
 std::int64_t text_bytes_per_token(const Spec& spec) {
   if (spec.token_stack().memory_of(MemorySpec::Kind::text) == nullptr) return 0;
   return spec.vocab_size <= (1 << 16) ? 2 : 4;
@@ -369,7 +376,12 @@ double weights_read_per_token(const Spec& spec, Protocol protocol) {
 }
 
 Flops prefill_flops(const Spec& spec, std::int64_t T) {
-  if (spec.trunk) return trunk_flops(spec, T, Where::mean) + memory_flops(spec, real(T) / 2);
+  if (spec.trunk) {
+    const double reach = real(trunk_reach(spec)),
+                 share = std::min(1.0, (reach + 1) / real(std::max<std::int64_t>(1, T)));
+    const Flops all = trunk_flops(spec, T, Where::mean) + memory_flops(spec, real(T) * (1 - share / 2));
+    return {all.matmul * share, all.attention * share};
+  }
   Flops flops;
   for (const MemorySpec& memory : spec.token_stack().memory)
     if (memory.kind == MemorySpec::Kind::units)

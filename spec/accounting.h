@@ -50,6 +50,9 @@ std::int64_t units_held(const Spec& spec, std::int64_t l, std::int64_t T);
 inline constexpr std::int64_t text_page_tokens = 512;
 std::int64_t text_bytes_per_token(const Spec& spec);  // 0 where no block reads the text
 
+/// How many positions back what a trunk's position makes of its token depends on: n_layers·(w - 1) where all blocks
+/// have a window of w.  Whoever only wants what follows a text runs no more of it.
+std::int64_t trunk_reach(const Spec& spec);
 /// Bytes of a top-level unit in the memory of units; 0 where no block reads them.
 std::int64_t memory_bytes_per_unit(const Spec& spec, DType kv);
 
