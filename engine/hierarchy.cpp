@@ -51,7 +51,7 @@ void Hierarchy::keep_for_decoder(const Given& given) {
   const std::int64_t begin = first_row(*given.sequence, given.sequence->decoder(1), layout, given.first_wanted);
   const std::int64_t n = std::ssize(given.tokens),
                      skipped = std::clamp<std::int64_t>(layout.content_from(begin) - units.end(), 0, n);
-  for (std::int64_t i = 0; i < skipped; ++i) units.skip();
+  units.skip(skipped);
   Matrix<float>& x = scratch(1).contents;
   x.resize(n - skipped, model_.spec.content_width(1));
   ops_.embed_for_decoder(given.tokens.subspan(skipped), x);
@@ -64,35 +64,27 @@ void Hierarchy::encode_trunk(std::span<const Given> batch, std::span<const std::
   LevelScratch& t = scratch(0);
   const auto bos = static_cast<std::int32_t>(model_.spec.bos_token_id);
   const std::int64_t reach = trunk_reach(model_.spec);
-  std::int64_t n = 0;
-  for (const Given& g : batch) n += std::ssize(g.tokens) + (g.sequence->units_of(0).end() < 0);
-  t.rows.clear(), t.owners.clear();
-  t.units.resize(n, model_.spec.d_embed);
-  for (std::int64_t b = 0; b < std::ssize(batch); ++b) {
+  t.rows.clear(), t.owners.clear(), tokens_.clear();
+  for (std::size_t b = 0; b < batch.size(); ++b) {
     Sequence& s = *batch[b].sequence;
-    std::int64_t unit = s.units_of(0).end(), n_skipped = 0;
-    const auto add = [&](std::span<const std::int32_t> tokens) {
-      for (; !tokens.empty() && unit < wanted[b] - reach; ++unit, ++n_skipped) {
-        s.units_of(0).skip();
-        s.encoders.front().restart(unit + 2);
-        tokens = tokens.subspan(1);
-      }
-      ops_.embed(tokens, t.units.view().slice(std::ssize(t.rows), std::ssize(tokens)));
-      for (std::int64_t i = 0; i < std::ssize(tokens); ++i, ++unit) {
-        const Past past{.text = s.text ? &*s.text : nullptr, .n_tokens = unit + 1, .predicted = unit + 1};
-        t.rows.push_back({.cache = &s.encoders.front(),
-                          .position = unit + 1,
-                          .output = unit >= wanted[b],
-                          .past = past,
-                          .global_cache = s.encoders.size() > 1 ? &s.encoders.back() : nullptr});
-        t.owners.push_back(&s);
-      }
-    };
-    if (unit < 0) add({&bos, 1});
-    add(batch[b].tokens);
-    n -= n_skipped;
+    UnitBuffer& units = s.units_of(0);
+    const std::int64_t end = s.n_tokens + std::ssize(batch[b].tokens);
+    const std::int64_t skipped = std::clamp<std::int64_t>(wanted[b] - reach - units.end(), 0, end - units.end());
+    units.skip(skipped);
+    if (skipped > 0) s.encoders.front().restart(units.end() + 1);
+    for (std::int64_t unit = units.end(); unit < end; ++unit) {
+      const Past past{.text = s.text ? &*s.text : nullptr, .n_tokens = unit + 1, .predicted = unit + 1};
+      t.rows.push_back({.cache = &s.encoders.front(),
+                        .position = unit + 1,
+                        .output = unit >= wanted[b],
+                        .past = past,
+                        .global_cache = s.encoders.size() > 1 ? &s.encoders.back() : nullptr});
+      t.owners.push_back(&s);
+      tokens_.push_back(unit < 0 ? bos : batch[b].tokens[unit - s.n_tokens]);
+    }
   }
-  t.units.resize(n, model_.spec.d_embed);
+  t.units.resize(std::ssize(t.rows), model_.spec.d_embed);
+  ops_.embed(tokens_, t.units);
   append_units(0, forward(*model_.trunk, t.rows, ops_, stack_, t.units));
 }
 

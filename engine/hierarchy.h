@@ -121,6 +121,7 @@ class Hierarchy {
   StackScratch stack_;
   std::vector<LevelScratch> levels_;
   std::vector<Sequence*> sequences_;
+  std::vector<std::int32_t> tokens_;  // of the trunk's rows
   std::vector<std::int64_t> wanted_;
   std::vector<Ops::RememberedUnit> remembered_;
   Matrix<float> logits_;  // [n, V]

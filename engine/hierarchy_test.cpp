@@ -294,8 +294,7 @@ TEST_P(EverySpec, TrafficCountersEqualTheFormula) {
   };
   if (spec().trunk)
     for (std::int64_t p = 0; p <= n; ++p) {
-      encoder_row(spec().trunk->bounded_layers(), p);
-      if (!spec().trunk->global_layers.empty()) encoder_row(spec().trunk->unbounded_layers(), p);
+      for (const StackSpec& stack : spec().trunk->by_cache()) encoder_row(stack, p);
       want.add_memory(spec(), p);
     }
   want.written += n * text_bytes_per_token(spec()) + n / group_tokens() * memory_bytes_per_unit(spec(), DType::f32);

@@ -129,7 +129,7 @@ void Ops::write_and_attend(std::int64_t layer, MatView<const float> qkv, MatView
   const bool all = layer < s.n_layers - 1;
   const MatView<const float> q = qkv.columns(0, H * h), k = qkv.columns(H * h, K * h),
                              v = qkv.columns((H + K) * h, K * h);
-  const bool is_global = std::ranges::binary_search(s.global_layers, layer);
+  const bool is_global = s.is_global(layer);
   const RowPlan& plan = is_global ? global_plan_ : plan_;
   const std::int64_t n_global = s.n_global_before(layer),
                      cache_layer = is_global ? n_global : layer - n_global;  // among those of its cache

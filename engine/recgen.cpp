@@ -154,7 +154,7 @@ void Recgen::append_tokens(Sequence& sequence, std::span<const std::int32_t> tok
   if (!sequence.decoder_tokens) return;
   UnitBuffer& units = sequence.units_of(0);
   if (hierarchy_.L() > 1) {
-    for (std::int64_t i = 0; i < std::ssize(tokens); ++i) units.skip();
+    units.skip(std::ssize(tokens));
     return;
   }
   embedded_.resize(std::ssize(tokens), hierarchy_.model().spec.d_embed);

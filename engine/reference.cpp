@@ -1,6 +1,5 @@
 #include "engine/reference.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -122,7 +121,7 @@ struct Reference {
   Rows stack(const names::Stack& name, const StackSpec& s, Rows x, const std::vector<std::int64_t>& positions,
              const std::function<bool(std::size_t, std::size_t)>& sees, const Asks& asks = {}) {
     const auto shows = [&](std::int64_t layer, std::size_t r, std::size_t c) {
-      return std::ranges::count(s.global_layers, layer) > 0 ? c <= r : sees(r, c);
+      return s.is_global(layer) ? c <= r : sees(r, c);
     };
     std::vector<Memory> memories;
     for (const MemorySpec& m : s.memory) memories.push_back(memory_of(m));

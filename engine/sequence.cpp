@@ -34,9 +34,10 @@ void UnitBuffer::append(std::span<const float> unit) {
   ++end_;
 }
 
-void UnitBuffer::skip() {
+void UnitBuffer::skip(std::int64_t n) {
+  if (n == 0) return;
   values_.clear();
-  first_ = ++end_;
+  first_ = end_ += n;
 }
 
 void UnitBuffer::drop_before(std::int64_t unit) {
@@ -59,13 +60,11 @@ Sequence::Sequence(const Model& model, KvPool& pool, std::int64_t spare_tokens)
   const std::int64_t L = spec.n_levels();
   for (std::int64_t l = 0; l <= L; ++l) units.emplace_back(l == L ? -1 : 0, spec.width(l));
   if (spec.decoder_embedding) decoder_tokens.emplace(0, spec.content_width(1));
-  if (spec.trunk) {
-    encoders.emplace_back(pool, spec.trunk->bounded_layers(), 0, model.kv,
-                          spare_encoder_positions(spec, 0, spare_tokens));
-    if (!spec.trunk->global_layers.empty()) encoders.emplace_back(pool, spec.trunk->unbounded_layers(), 0, model.kv);
-  } else {
+  if (spec.trunk)
+    for (const StackSpec& stack : spec.trunk->by_cache())
+      encoders.emplace_back(pool, stack, 0, model.kv, spare_encoder_positions(spec, 0, spare_tokens));
+  else
     units_of(L).append(model.start);
-  }
   if (text_bytes_per_token(spec) > 0) text.emplace(pool, spec);
   if (const MemorySpec* memory = spec.token_stack().memory_of(MemorySpec::Kind::units)) {
     const StackSpec one_layer{

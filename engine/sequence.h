@@ -56,8 +56,8 @@ class UnitBuffer {
   std::span<const float> at(std::int64_t unit, std::int64_t n = 1) const;
   void append(MatView<const float> units);
   void append(std::span<const float> unit);
-  /// Counts a unit that nobody will read, nor any before it.
-  void skip();
+  /// Counts n units that nobody will read, nor any before them.
+  void skip(std::int64_t n = 1);
   void drop_before(std::int64_t unit);
   void drop_from(std::int64_t unit);
 

@@ -182,8 +182,8 @@ bool grows(const StackSpec& s) { return s.span.kind == Span::Kind::global; }  //
 // level 0, and its blocks with a window apart from those without.
 template <class Visit>
 void for_each_encoder(const Spec& spec, Protocol protocol, const Visit& visit) {
-  if (spec.trunk) visit(spec.trunk->bounded_layers(), 0);
-  if (spec.trunk && !spec.trunk->global_layers.empty()) visit(spec.trunk->unbounded_layers(), 0);
+  if (spec.trunk)
+    for (const StackSpec& s : spec.trunk->by_cache()) visit(s, 0);
   for (std::int64_t l = 1; l <= spec.n_levels(); ++l)
     if (runs_encoder(spec, protocol, l)) visit(spec.level(l).encoder, l);
 }

@@ -63,13 +63,9 @@ void check(const StackSpec& s, const std::string& place, std::initializer_list<S
     problems.add(place + " span", fmt::format("size is {}, but {} has none", s.span.size, to_string(s.span)));
 }
 
-// A trunk with a window may have them.
-void check_global_layers(const StackSpec& s, const std::string& place, bool is_trunk, Problems& problems) {
+// A trunk's: all others must have none.
+void check_global_layers(const StackSpec& s, const std::string& place, Problems& problems) {
   if (s.global_layers.empty()) return;
-  if (!is_trunk) {
-    problems.add(place, "global_layers does not fit here: a trunk with a window may have it");
-    return;
-  }
   if (problems.good(place, {"span"}) && s.span.kind != Span::Kind::window)
     problems.add(place, fmt::format("global_layers needs span window, which it is an exception to: span is {}",
                                     to_string(s.span)));
@@ -77,6 +73,11 @@ void check_global_layers(const StackSpec& s, const std::string& place, bool is_t
   check_layers(place, "global_layers", s.global_layers, s.n_layers, problems);
   if (std::ssize(s.global_layers) >= s.n_layers)
     problems.add(place, "global_layers names every block; use span global");
+}
+
+void refuse_global_layers(const StackSpec& s, const std::string& place, Problems& problems) {
+  if (!s.global_layers.empty())
+    problems.add(place, "global_layers does not fit here: a trunk with a window may have it");
 }
 
 // The level-1 decoder and the trunk: all others must have none.
@@ -137,8 +138,8 @@ void check_level(const Spec& spec, std::int64_t l, Problems& problems) {
     check(level.encoder, encoder, {global, window, block}, "global, window or block", problems);
   check(level.decoder, decoder, {chunk, stream}, "chunk or stream", problems);
   refuse_memory(level.encoder, encoder, problems);
-  check_global_layers(level.encoder, encoder, false, problems);
-  check_global_layers(level.decoder, decoder, false, problems);
+  refuse_global_layers(level.encoder, encoder, problems);
+  refuse_global_layers(level.decoder, decoder, problems);
   l == 1 ? check_memory(spec, level.decoder, decoder, problems) : refuse_memory(level.decoder, decoder, problems);
 
   if (level.chunker == Chunker::concat && problems.good(place, {"chunker"}))
@@ -208,7 +209,7 @@ void check(const Spec& spec, Problems& problems) {
   check_chunk_tokens(spec, problems);
   if (spec.trunk) {
     check(*spec.trunk, "trunk", {Span::Kind::global, Span::Kind::window}, "global or window", problems);
-    check_global_layers(*spec.trunk, "trunk", true, problems);
+    check_global_layers(*spec.trunk, "trunk", problems);
     check_memory(spec, *spec.trunk, "trunk", problems);
     if (problems.good("", {"d_embed"}) && problems.good("trunk", {"d_model"}) && spec.d_embed != spec.trunk->d_model)
       problems.add("trunk", fmt::format("d_model {} differs from d_embed {}", spec.trunk->d_model, spec.d_embed));

@@ -29,25 +29,23 @@ std::int64_t Spec::content_width(std::int64_t l) const {
   return l == 1 && decoder_embedding ? level(1).decoder.d_model : width(l - 1);
 }
 
-Span StackSpec::span_of(std::int64_t layer) const {
-  return std::ranges::binary_search(global_layers, layer) ? Span{} : span;
-}
+bool StackSpec::is_global(std::int64_t layer) const { return std::ranges::binary_search(global_layers, layer); }
 
 std::int64_t StackSpec::n_global_before(std::int64_t layer) const {
   return std::ranges::lower_bound(global_layers, layer) - global_layers.begin();
 }
 
-StackSpec StackSpec::bounded_layers() const {
-  StackSpec others = *this;
-  others.n_layers -= std::ssize(global_layers);
-  return others;
-}
+Span StackSpec::span_of(std::int64_t layer) const { return is_global(layer) ? Span{} : span; }
 
-StackSpec StackSpec::unbounded_layers() const {
-  StackSpec those = *this;
-  those.n_layers = std::ssize(global_layers);
-  those.span = {};
-  return those;
+std::vector<StackSpec> StackSpec::by_cache() const {
+  StackSpec bounded = *this;
+  bounded.global_layers.clear();
+  if (global_layers.empty()) return {bounded};
+  StackSpec unbounded = bounded;
+  unbounded.n_layers = std::ssize(global_layers);
+  unbounded.span = {};
+  bounded.n_layers -= unbounded.n_layers;
+  return {bounded, unbounded};
 }
 
 const StackSpec& Spec::token_stack() const { return trunk ? *trunk : level(1).decoder; }

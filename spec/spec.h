@@ -61,11 +61,11 @@ struct StackSpec {
   std::int64_t q_width() const { return n_heads * head_dim; }      // H*h
   std::int64_t kv_width() const { return n_kv_heads * head_dim; }  // K*h
   const MemorySpec* memory_of(MemorySpec::Kind kind) const;        // null: it reads none of that kind
-  Span span_of(std::int64_t layer) const;                          // of a block
+  bool is_global(std::int64_t layer) const;                        // one of global_layers
   std::int64_t n_global_before(std::int64_t layer) const;          // of global_layers
-  /// The blocks with the stack's own span, and those of global_layers, each as a stack of its own: what a cache holds.
-  StackSpec bounded_layers() const;
-  StackSpec unbounded_layers() const;
+  Span span_of(std::int64_t layer) const;                          // of a block
+  /// What has a cache of its own, each as a stack: the blocks with the stack's span, then those of global_layers.
+  std::vector<StackSpec> by_cache() const;
 };
 
 enum class Chunker {
